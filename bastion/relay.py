@@ -1,0 +1,531 @@
+"""
+One session channel between a user and a node, without I/O.
+
+SSH channel messages come in, orders go out, in the order they must be carried out. This file never imports
+asyncssh or asyncio, so each rule about what passes and what is recorded is a plain unit test.
+
+Three laws. What is recorded is recorded before it is forwarded. A request is checked before it is answered. Flow
+control is end to end: a window that one side opens is opened to the other, so nothing is buffered here; only a
+small reserve is held back, from which our own words to the user are paid.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol, assert_never
+
+from bastion import channels
+from bastion.channels import Kind, Start, Terminal
+from ca.model import Action
+from recordings.sshwire import Reader, WireError, uint32
+
+PENDING_REPLIES = 64
+"""Requests that one channel may have waiting for an answer (DOS-08)."""
+
+
+# --- messages (RFC 4254 §5.2-5.4, without channel numbers) ---------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Data:
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Extended:
+    code: int
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    more: int
+
+
+@dataclass(frozen=True, slots=True)
+class Eof:
+    pass
+
+
+@dataclass(frozen=True, slots=True)
+class Close:
+    pass
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    name: bytes
+    want_reply: bool
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    ok: bool
+
+
+Message = Data | Extended | Window | Eof | Close | Request | Reply
+
+
+# --- orders ----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class ToClient:
+    message: Message
+
+
+@dataclass(frozen=True, slots=True)
+class ToNode:
+    message: Message
+
+
+@dataclass(frozen=True, slots=True)
+class Began:
+    """The channel now is something: open its stream in the recording."""
+
+    start: Start
+    terminal: Terminal | None
+
+
+@dataclass(frozen=True, slots=True)
+class RecordOutput:
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class RecordError:
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class RecordInput:
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class RecordResize:
+    columns: int
+    rows: int
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """Something that is no stream: for the recording's events, and for the audit log where it has that code."""
+
+    code: str
+    fields: Mapping[str, object]
+
+
+@dataclass(frozen=True, slots=True)
+class Used:
+    """An action was used: its grant's limits now bind the session."""
+
+    action: str
+
+
+@dataclass(frozen=True, slots=True)
+class Broken:
+    """The peer broke the protocol: its connection must end."""
+
+    side: str
+    reason: str
+
+
+Order = ToClient | ToNode | Began | RecordOutput | RecordError | RecordInput | RecordResize | Note | Used | Broken
+
+
+@dataclass(frozen=True, slots=True)
+class Passed:
+    """What an inspector made of the user's bytes. ``dropped``: how many will never reach the node."""
+
+    onward: bytes
+    answer: bytes = b""
+    dropped: int = 0
+    notes: Sequence[Note] = ()
+
+
+class Inspector(Protocol):
+    """Understands what runs inside a channel (SFTP, scp) and may answer for the node. Raises WireError."""
+
+    def from_client(self, data: bytes) -> Passed:
+        """What to forward to the node, what to answer the user, what to note."""
+
+    def from_node(self, data: bytes) -> tuple[bytes, list[Note]]:
+        """What to forward to the client, what to note."""
+
+    def closed(self) -> list[Note]:
+        """The channel is over: what was left open."""
+
+
+class ChannelRelay:
+    """The state of one session channel. ``permits`` says whether an action is granted; ``why_not`` says it in words."""
+
+    def __init__(
+        self,
+        *,
+        client_window: int,
+        permits: Callable[[str], bool],
+        why_not: Callable[[str], str],
+        inspector: Callable[[Start], Inspector | None] = lambda start: None,
+    ) -> None:
+        self._permits = permits
+        self._why_not = why_not
+        self._make_inspector = inspector
+        self._inspector: Inspector | None = None
+        self.terminal: Terminal | None = None
+        self.start: Start | None = None
+        self._replies: deque[bool | None] = deque()  # None: the node will answer; False/True: we have, waiting its turn
+        self._reserve_size = min(8192, client_window // 8)
+        self._reserve = self._reserve_size  # held back from the node, so that we may speak
+        self._room = client_window  # what the client still takes
+        self._unsaid = b""  # answers of our own that the client has no room for yet
+        self.client_closed = False
+        self.node_closed = False
+        self._told_client_closed = False
+        self._told_node_closed = False
+        self._node_eof = False
+        self._exit_seen = False
+        self._node_spoke = False
+        self._muted = False  # refused or ended: nothing from the node passes any more
+        self._warnings: list[str] = []
+
+    @property
+    def first_window(self) -> int:
+        """The window to open towards the node."""
+        return self._room - self._reserve_size
+
+    @property
+    def over(self) -> bool:
+        return self.client_closed and self.node_closed
+
+    # --- from the user ---------------------------------------------------------------------------------------
+
+    def from_client(self, message: Message) -> Iterator[Order]:
+        """The orders that a message of the user leads to."""
+        if self._muted and not isinstance(message, Close):
+            return
+        match message:
+            case Data(data):
+                yield from self._client_data(data)
+            case Extended():
+                yield Broken("client", "extended data from a client")
+            case Window(more):
+                self._room += more
+                yield from self._speak()
+                yield from self._widen(more)
+            case Eof():
+                yield Note("channel.eof", {"side": "client"})
+                yield ToNode(message)
+            case Close():
+                self.client_closed = True
+                yield from self._close_node()
+            case Request():
+                yield from self._client_request(message)
+            case Reply():
+                yield ToNode(message)
+            case _:
+                assert_never(message)
+
+    def _client_data(self, data: bytes) -> Iterator[Order]:
+        if self.start is None:
+            # Before anything was started the node would hold these bytes for what starts later: they are input to it.
+            yield Broken("client", "data before a shell, command or subsystem was asked for")
+            return
+        yield RecordInput(data)
+        if self._inspector is None:
+            yield ToNode(Data(data))
+            return
+        try:
+            passed = self._inspector.from_client(data)
+        except WireError as error:
+            yield Broken("client", str(error))
+            return
+        yield from passed.notes
+        if passed.onward:
+            yield ToNode(Data(passed.onward))
+        if passed.answer:
+            yield RecordOutput(passed.answer)
+            self._unsaid += passed.answer
+            yield from self._speak()
+        if passed.dropped:
+            yield ToClient(Window(passed.dropped))
+
+    def _widen(self, more: int) -> Iterator[Order]:
+        """Open the node's window by what the client opened, less what the reserve is short of."""
+        back = min(more, self._reserve_size - self._reserve)
+        self._reserve += back
+        if more > back:
+            yield ToNode(Window(more - back))
+
+    def _speak(self) -> Iterator[Order]:
+        """Send as much of our own words as the reserve pays for."""
+        while self._unsaid and self._reserve > 0:
+            said = self._unsaid[: self._reserve]
+            self._unsaid = self._unsaid[len(said) :]
+            self._reserve -= len(said)
+            self._room -= len(said)
+            yield ToClient(Data(said))
+
+    def _client_request(self, request: Request) -> Iterator[Order]:
+        if len(self._replies) >= PENDING_REPLIES:
+            yield Broken("client", "too many channel requests at once")
+            return
+        try:
+            yield from self._judge(request)
+        except WireError as error:
+            yield Broken("client", f"malformed {request.name.decode('ascii', 'replace')} request: {error}")
+
+    def _judge(self, request: Request) -> Iterator[Order]:
+        name = request.name
+        if name in channels.START_REQUESTS:
+            yield from self._begin(request)
+        elif name == b"pty-req":
+            yield from self._pty(request)
+        elif name == b"window-change":
+            columns, rows, body = channels.window_change(request.body)
+            if self.terminal is None:
+                yield from self._no(request, "no terminal to resize")
+                return
+            if self.start is not None:
+                yield RecordResize(columns, rows)
+            else:
+                self.terminal = Terminal(self.terminal.term, columns, rows)
+            yield from self._pass(Request(name, request.want_reply, body))
+        elif name == b"env":
+            reader = Reader(request.body)
+            variable, value = reader.string(), reader.string()
+            reader.end()
+            if channels.ENVIRONMENT.match(variable) and len(value) <= 4096 and b"\0" not in value:
+                yield Note("channel.env", {"name": _text(variable), "value": _text(value)})
+                yield from self._pass(request)
+            else:
+                yield from self._no(request, f"variable {_text(variable)} is not passed on", quiet=True)
+        elif name == b"signal":
+            reader = Reader(request.body)
+            signal = reader.string()
+            reader.end()
+            if signal in channels.SIGNALS:
+                yield Note("channel.signal", {"signal": _text(signal)})
+                yield from self._pass(request)
+            else:
+                yield from self._no(request, "unknown signal")
+        elif name == b"break":
+            yield Note("channel.break", {})
+            yield from self._pass(request)
+        elif name in (b"eow@openssh.com", b"keepalive@openssh.com"):
+            yield from self._pass(request)
+        elif name in channels.FORWARDS:
+            action = channels.FORWARDS[name]
+            self._warnings.append(self._why_not(action))
+            yield from self._no(request, self._why_not(action), action=action)
+        else:
+            yield from self._no(request, "unknown channel request")
+
+    def _pty(self, request: Request) -> Iterator[Order]:
+        if self.terminal is not None or self.start is not None:
+            yield from self._no(request, "one terminal per channel, before anything starts")
+            return
+        self.terminal, body = channels.terminal(request.body)
+        yield Note("channel.pty", {"term": self.terminal.term, "columns": self.terminal.columns, "rows": self.terminal.rows})
+        yield from self._pass(Request(request.name, request.want_reply, body))
+
+    def _begin(self, request: Request) -> Iterator[Order]:
+        if self.start is not None:
+            yield from self._no(request, "a channel starts one thing")
+            return
+        start = channels.start(request.name, request.body)
+        granted = [action for action in start.needs if self._permits(action)]
+        if not granted:
+            self.start = start
+            yield Began(start, self.terminal)
+            yield Note(
+                "session.refused",
+                {"request": _text(request.name), "action": start.needs[0], "command": _text(start.command), "reason": self._why_not(start.needs[0])},
+            )
+            yield from self.refuse(self._why_not(start.needs[0]), want_reply=request.want_reply)
+            return
+        self.start = start
+        self._inspector = self._make_inspector(start)
+        yield Began(start, self.terminal)
+        for action in granted:
+            yield Used(action)
+        yield Note(
+            "session.channel",
+            {"kind": start.kind.value, "action": granted[0], "command": _text(start.command), "pty": self.terminal is not None},
+        )
+        yield from self._pass(request)
+        if self.terminal is not None:
+            for warning in self._warnings:
+                yield from self.tell(warning)
+
+    def _pass(self, request: Request) -> Iterator[Order]:
+        if request.want_reply:
+            self._replies.append(None)
+        yield ToNode(request)
+
+    def _no(self, request: Request, reason: str, *, action: str | None = None, quiet: bool = False) -> Iterator[Order]:
+        if not quiet:
+            yield Note(
+                "session.refused",
+                {"request": _text(request.name), "action": action or "", "command": "", "reason": reason},
+            )
+        if request.want_reply:
+            self._replies.append(False)
+            yield from self._answer()
+
+    def _answer(self) -> Iterator[Order]:
+        """Give the answers that have come to the front: replies keep the order of their requests (RFC 4254 §5.4)."""
+        while self._replies and self._replies[0] is not None:
+            yield ToClient(Reply(bool(self._replies.popleft())))
+
+    # --- from the node ---------------------------------------------------------------------------------------
+
+    def from_node(self, message: Message) -> Iterator[Order]:
+        """The orders that a message of the node leads to."""
+        if self._muted and not isinstance(message, Close):
+            return
+        match message:
+            case Data(data):
+                yield from self._node_data(data)
+            case Extended(code, data):
+                if self._node_eof or code != 1:
+                    yield Broken("node", "extended data that no client expects")
+                    return
+                yield RecordError(data)
+                self._room -= len(data)
+                yield ToClient(message)
+            case Window():
+                yield ToClient(message)
+            case Eof():
+                self._node_eof = True
+                yield ToClient(message)
+            case Close():
+                self.node_closed = True
+                if self._inspector is not None:
+                    yield from self._inspector.closed()
+                    self._inspector = None
+                yield from self._close_client()
+            case Request():
+                yield from self._node_request(message)
+            case Reply(ok):
+                yield from self._node_reply(ok)
+            case _:
+                assert_never(message)
+
+    def _node_data(self, data: bytes) -> Iterator[Order]:
+        if self._node_eof:
+            yield Broken("node", "data after end of file")
+            return
+        self._node_spoke = True
+        yield RecordOutput(data)
+        if self._inspector is not None:
+            try:
+                data, notes = self._inspector.from_node(data)
+            except WireError as error:
+                yield Broken("node", str(error))
+                return
+            yield from notes
+        self._room -= len(data)
+        yield ToClient(Data(data))
+
+    def _node_request(self, request: Request) -> Iterator[Order]:
+        if request.name not in channels.FROM_NODE:
+            if request.want_reply:
+                yield ToNode(Reply(False))
+            return
+        if request.name in (b"exit-status", b"exit-signal"):
+            if self._exit_seen:
+                yield Broken("node", "a second exit status")
+                return
+            self._exit_seen = True
+            try:
+                yield Note("channel.exit", _exit(request))
+            except WireError:
+                yield Broken("node", "malformed exit status")
+                return
+        yield ToClient(request)
+
+    def _node_reply(self, ok: bool) -> Iterator[Order]:
+        for place, reply in enumerate(self._replies):
+            if reply is None:
+                self._replies[place] = ok
+                yield from self._answer()
+                return
+        yield Broken("node", "an answer to a request nobody made")
+
+    # --- our own words ---------------------------------------------------------------------------------------
+
+    def tell(self, text: str) -> Iterator[Order]:
+        """One line to the user: on stderr, or in the terminal where there is one."""
+        before, after = ("\r\n" if self._node_spoke else "", "\r\n") if self.terminal else ("", "\n")
+        line = f"{before}bartizan: {text}{after}".encode()
+        if self.client_closed or len(line) > min(self._reserve, self._room):
+            return
+        self._reserve -= len(line)
+        self._room -= len(line)
+        if self.start is not None:
+            yield RecordError(line)
+        yield ToClient(Extended(1, line))
+
+    def refuse(self, reason: str, *, want_reply: bool) -> Iterator[Order]:
+        """Say no to what was asked for: one line on stderr and exit status 255."""
+        if want_reply:
+            self._replies = deque(False if reply is None else reply for reply in self._replies)
+            self._replies.append(True)
+            yield from self._answer()
+        yield from self.end(reason)
+
+    def end(self, reason: str) -> Iterator[Order]:
+        """End the channel from our side: the reason on stderr, exit status 255, closed on both legs."""
+        if self._muted:
+            return
+        yield from self.tell(reason)
+        self._muted = True
+        if not self.client_closed and not self._told_client_closed:
+            if not self._exit_seen:
+                self._exit_seen = True
+                yield Note("channel.exit", {"status": 255, "by": "bastion"})
+                yield ToClient(Request(b"exit-status", False, uint32(255)))
+            yield ToClient(Eof())
+        yield from self._close_client()
+        yield from self._close_node()
+
+    def _close_client(self) -> Iterator[Order]:
+        if not self._told_client_closed:
+            self._told_client_closed = True
+            yield ToClient(Close())
+
+    def _close_node(self) -> Iterator[Order]:
+        if not self._told_node_closed:
+            self._told_node_closed = True
+            yield ToNode(Close())
+
+
+def _exit(request: Request) -> dict[str, object]:
+    reader = Reader(request.body)
+    if request.name == b"exit-status":
+        status = reader.uint32()
+        reader.end()
+        return {"status": status}
+    signal = reader.string()
+    core = reader.boolean()
+    message = reader.string()
+    reader.string()
+    reader.end()
+    return {"signal": _text(signal), "core": core, "message": _text(message[:1000])}
+
+
+def _text(raw: bytes) -> str:
+    """*raw* as text that loses nothing: bytes that are not UTF-8 stand as ``\\xNN``."""
+    return raw.decode("utf-8", "backslashreplace")
+
+
+def refused_channel(reason: str) -> Iterator[Message]:
+    """What a user hears who asked to start something and may not: one line, status 255, the end."""
+    yield Extended(1, f"bartizan: {reason}\r\n".encode())
+    yield Request(b"exit-status", False, uint32(255))
+    yield Eof()
+    yield Close()

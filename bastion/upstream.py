@@ -1,0 +1,132 @@
+"""
+The node's side of a session: dial it, check its host key strictly, enter with the certificate for this one session.
+
+Trust on first use does not exist: a node shows a certificate of the host CA for its own ID and a registered key, or,
+when an administrator pinned keys, one of these very keys. Nothing is sent to a node that shows anything else.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import hashlib
+import socket
+from collections.abc import Callable
+from datetime import UTC, datetime
+
+import asyncssh
+from asyncssh.public_key import SSHKey
+
+from bastion.ssh_adapter import NodeConnection, client_options
+from ca import sshcert, wire
+from ca.errors import Unavailable
+from recordings.sshkey import KeyFormatError, PublicKey
+
+CONNECT_SECONDS = 10
+SIGN_IN_SECONDS = 15
+_TCP_QUICKACK = 12
+
+
+class HostKeyRefused(Unavailable):
+    """The node showed a host key that is not its own."""
+
+    kind = "hostkey_refused"
+
+    def __init__(self, message: str, *, hint: str, shown: str) -> None:
+        super().__init__(message, hint=hint)
+        self.shown = shown
+
+
+class _Node(NodeConnection):
+    """Acknowledges the node's first packets at once: sshd sets no TCP_NODELAY until a terminal is asked for."""
+
+    _quick = 80
+
+    def data_received(self, data: bytes, datatype: asyncssh.DataType = None) -> None:
+        if self._quick:
+            self._quick -= 1
+            _quick_ack(self.get_extra_info("socket"))
+        super().data_received(data, datatype)
+
+
+def _quick_ack(sock: socket.socket | None) -> None:
+    if sock is not None and hasattr(socket, "TCP_QUICKACK"):
+        sock.setsockopt(socket.IPPROTO_TCP, _TCP_QUICKACK, 1)
+
+
+def host_key_check(allowed: wire.SessionAllowed, trust: wire.TrustAnchors) -> Callable[[bytes], bytes]:
+    """A judge of the key that the node shows; gives the bare key's blob or raises HostKeyRefused."""
+    registered = {PublicKey.from_line(line).blob: PublicKey.from_line(line) for line in allowed.host_keys}
+    expected = ", ".join(sorted(key.fingerprint() for key in registered.values())) or "none"
+    host_ca = [PublicKey.from_line(line) for line in trust.host_ca]
+
+    def check(shown: bytes) -> bytes:
+        try:
+            if allowed.pinned:
+                key = PublicKey.parse(shown)
+            else:
+                key = sshcert.verify(
+                    shown,
+                    trusted=host_ca,
+                    kind=sshcert.CertKind.HOST,
+                    now=datetime.now(UTC),
+                    principal=allowed.node_id,
+                ).public_key
+        except (sshcert.CertificateError, KeyFormatError) as error:
+            raise HostKeyRefused(
+                f"host key of {allowed.node} not verified: {error}",
+                hint=f"an administrator runs: bartizan nodes certify {allowed.node} KEY.pub",
+                shown=f"SHA256:{base64.b64encode(hashlib.sha256(shown).digest()).decode().rstrip('=')}",
+            ) from None
+        if key.blob not in registered:
+            raise HostKeyRefused(
+                f"host key of {allowed.node} not verified: it shows {key.fingerprint()}, registered is {expected}",
+                hint="if the node was reinstalled, an administrator certifies its new key: bartizan nodes certify",
+                shown=key.fingerprint(),
+            )
+        return key.blob
+
+    return check
+
+
+async def enter(
+    allowed: wire.SessionAllowed,
+    trust: wire.TrustAnchors,
+    key: SSHKey,
+    *,
+    blocked: Callable[[bool], None],
+) -> NodeConnection:
+    """An authenticated connection to the node. Raises Unavailable with a sentence for the user."""
+    host, _, port = allowed.address.rpartition(":")
+    host = host.strip("[]")
+    options = await client_options(allowed.node, int(port), allowed.login, key, allowed.target_certificate)
+    loop = asyncio.get_running_loop()
+    check = host_key_check(allowed, trust)
+    try:
+        async with asyncio.timeout(CONNECT_SECONDS):
+            _, node = await loop.create_connection(
+                lambda: _Node(loop, options, check=check, pinned=allowed.pinned, blocked=blocked), host, int(port)
+            )
+    except TimeoutError:
+        raise Unavailable(f"{allowed.node} does not answer at {allowed.address}", hint="is the host up?") from None
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise Unavailable(
+            f"{allowed.node} cannot be reached at {allowed.address}: {reason}", hint="is its sshd running?"
+        ) from None
+    try:
+        async with asyncio.timeout(SIGN_IN_SECONDS):
+            await node.signed_in()
+    except HostKeyRefused:
+        raise
+    except TimeoutError:
+        node.abort()
+        raise Unavailable(f"{allowed.node} does not finish the SSH handshake") from None
+    except asyncssh.PermissionDenied:
+        raise Unavailable(
+            f"{allowed.node} does not let login {allowed.login} in with the bastion's certificate",
+            hint=f"does its sshd_config hold the lines of: bartizan nodes sshd-config {allowed.node}; is there such an account?",
+        ) from None
+    except (asyncssh.Error, OSError) as error:
+        raise Unavailable(f"the SSH handshake with {allowed.node} failed: {error}") from None
+    return node

@@ -1,0 +1,204 @@
+"""
+One SSH connection from a user until it is somebody's session: who signs in, and which node is meant.
+
+A connection is one of four things. It named a node before SSH began (``config``), it is an inner connection of
+``ssh -J`` (``jump``), its user name holds a node (``username``), or it names none and only leads to inner ones.
+"""
+
+from __future__ import annotations
+
+import re
+from asyncio import AbstractEventLoop, TaskGroup, get_running_loop
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Literal
+
+import asyncssh
+import structlog
+
+from bastion.bridge import RefusedChannel
+from bastion.penalties import FAILED, Penalties
+from bastion.session import Services, Session
+from bastion.shown import ShownKeys
+from bastion.ssh_adapter import PROHIBITED, SHORTAGE, UNKNOWN_TYPE, Opening, Proof, Shown, UserConnection
+from bastion.target import Target, TargetError, from_user_name, node_name
+from ca import audit, sshcert, wire
+from ca.errors import Unavailable
+from ca.sshcert import Certificate, CertificateError, CertKind
+from recordings.sshkey import PublicKey
+
+log = structlog.get_logger()
+
+VERSION = "Bartizan_0.1"
+MAX_JUMPS = 10
+Way = Literal["config", "jump", "username"]
+
+
+@dataclass(slots=True)
+class Door:
+    """What every visit of one worker needs."""
+
+    services: Services
+    shown: ShownKeys
+    options: asyncssh.SSHServerConnectionOptions
+    penalties: Penalties
+    group: TaskGroup
+    beacon: str = ""
+    clock: Callable[[], float] = lambda: get_running_loop().time()
+    user_ca: tuple[PublicKey, ...] = ()
+
+    def trust(self, anchors: wire.TrustAnchors) -> None:
+        """Believe *anchors* from now on."""
+        self.services.trust = anchors
+        self.user_ca = tuple(PublicKey.from_line(line) for line in anchors.user_ca)
+
+    @property
+    def version(self) -> str:
+        return f"{VERSION} b={self.beacon}"
+
+
+class Visit:
+    """The visitor of one user connection; see ``ssh_adapter.Visitor``."""
+
+    def __init__(self, door: Door, *, node: str | None, way: Way, outer_user: str | None = None) -> None:
+        self._door = door
+        self._node = node
+        self._way: Way = way
+        self._outer_user = outer_user
+        self._session: Session | None = None
+        self._connection: UserConnection | None = None
+        self._proof: Proof | None = None
+        self._waiting = outer_user is None  # counted among those that are signing in
+        self._told = False
+        self._failures = 0
+        self._jumped = 0
+        if self._waiting:
+            door.penalties.signing_in += 1
+
+    def connect(self, loop: AbstractEventLoop, shown: Shown, peer: tuple[str, int] | None = None) -> UserConnection:
+        """The SSH connection of this visit, not yet on any transport."""
+        door = self._door
+        self._connection = UserConnection(
+            loop, door.options, visitor=self, shown=shown, version=door.version, peer=peer
+        )
+        return self._connection
+
+    # --- sign-in -------------------------------------------------------------------------------------------------
+
+    def verify(self, key_blob: bytes, source: str) -> Certificate:
+        certificate = sshcert.verify(
+            key_blob, trusted=self._door.user_ca, kind=CertKind.USER, now=datetime.now(UTC), source=source
+        )
+        if len(certificate.principals) != 1:
+            raise CertificateError("principal_mismatch", "a person's certificate has one principal, the user name")
+        if self._outer_user is not None and certificate.principals[0] != self._outer_user:
+            raise CertificateError("principal_mismatch", "the inner sign-in must be by the same person as the outer")
+        return certificate
+
+    def failed(self, user: str, code: str, message: str) -> str | None:
+        self._failures += 1
+        source = self._connection.source if self._connection else ""
+        log.info("sign_in.failed", source=source, reason=code)
+        self._event(audit.AuthFailed(bastion=self._door.services.state.name, user=user, source=source, reason=code))
+        if self._told:
+            return None
+        self._told = True
+        return _advice(code, message)
+
+    def signed_in(self, connection: UserConnection, proof: Proof) -> None:
+        self._leave_queue()
+        self._proof = proof
+        cluster = self._door.services.trust.cluster
+        try:
+            if self._node is not None:
+                target: Target | None = Target(self._node, connection.user_name)
+            else:
+                target = from_user_name(connection.user_name, cluster=cluster)
+        except TargetError as error:
+            self._refusal = str(error)
+            return
+        if target is None:
+            return
+        self._session = Session(self._door.services, connection, target, self._way, proof)
+        self._door.group.create_task(self._session.run())
+
+    _refusal = "no node was named; type: ssh NODE, or: ssh LOGIN+NODE@bartizan"
+
+    # --- afterwards ------------------------------------------------------------------------------------------------
+
+    @property
+    def jumps(self) -> bool:
+        return self._session is None and self._way != "jump"
+
+    async def jump(self, host: str) -> UserConnection:
+        """The inner SSH connection of ``ssh -J bartizan NODE``, ended here."""
+        assert self._connection is not None and self._proof is not None
+        door = self._door
+        try:
+            node = node_name(host, cluster=door.services.trust.cluster)
+        except TargetError as error:
+            raise asyncssh.ChannelOpenError(PROHIBITED, str(error)) from None
+        self._jumped += 1
+        if self._jumped > MAX_JUMPS:
+            raise asyncssh.ChannelOpenError(SHORTAGE, "too many connections through one jump")
+        try:
+            shown = door.shown.ready(node) or await door.shown.fetch(node)
+        except Unavailable as error:
+            raise asyncssh.ChannelOpenError(SHORTAGE, str(error)) from None
+        inner = Visit(door, node=node, way="jump", outer_user=self._proof.certificate.principals[0])
+        return inner.connect(get_running_loop(), shown, (self._connection.source, 0))
+
+    def opening(self, opening: Opening) -> None:
+        assert self._connection is not None
+        if self._session is not None:
+            self._session.opening(opening)
+        elif opening.kind == b"session":
+            RefusedChannel(opening, self._connection, self._refusal)
+        else:
+            self._connection.refuse(opening, UNKNOWN_TYPE, "unknown channel type")
+
+    def forward_refused(self, request: bytes) -> None:
+        if self._session is not None:
+            self._session.forward_refused(request)
+
+    def blocked(self, blocked: bool) -> None:
+        if self._session is not None:
+            self._session.blocked(blocked)
+
+    def lost(self) -> None:
+        if self._waiting and self._failures and self._connection is not None:
+            self._door.penalties.punish(self._connection.source, FAILED * self._failures, self._door.clock())
+        self._leave_queue()
+        if self._session is not None:
+            self._session.lost()
+
+    def _leave_queue(self) -> None:
+        if self._waiting:
+            self._waiting = False
+            self._door.penalties.signing_in -= 1
+
+    def _event(self, event: audit.Event) -> None:
+        try:
+            self._door.services.outbox.add(event)
+        except OSError as error:
+            log.error("outbox.failed", error=str(error))
+
+
+def _advice(code: str, message: str) -> str | None:
+    """What to tell somebody whose sign-in failed: what is wrong and the next command."""
+    match code:
+        case "expired":
+            return f"{message}: run bart login"
+        case "not_yet_valid":
+            return f"{message}; is this computer's clock right?"
+        case "ca_untrusted":
+            return "this certificate is from another cluster, or its CA was replaced: run bart login"
+        case "source_address":
+            return message
+        case "parse" | "key_type" | "plain_key":
+            return "this key has no certificate of ours: run bart login"
+        case "hostkey_mismatch" | "principal_mismatch":
+            return message
+        case _:
+            return f"sign-in refused: {re.sub(r'[^ -~]', '?', message)[:200]}"
