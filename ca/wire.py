@@ -334,6 +334,12 @@ class BastionIdentity(Shape):
     tls_root: str
 
 
+class BastionRenewal(Shape):
+    """A new client certificate for the enrolled key; answered with a ``BastionIdentity``."""
+
+    tls_request: Annotated[str, Field(max_length=8192)]
+
+
 class TrustAnchors(Shape):
     """What a bastion checks with. Public keys only."""
 

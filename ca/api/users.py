@@ -1,0 +1,121 @@
+"""HTTP for people with a local account. For administrators."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from fastapi import APIRouter
+
+from ca import audit
+from ca.api.callers import Administrator, Here
+from ca.app import Authority
+from ca.errors import Conflict, InvalidInput, NotFound
+from ca.model import USER
+from ca.policy import ADMIN
+from ca.roles import ROLE
+from ca.store import Db, logins, tokens, users
+from ca.store import audit as log
+from ca.store.users import Account
+from ca.wire import AddedUser, NewPassword, NewUser, User, UserChange
+
+INVITATION_LIFE = timedelta(hours=24)
+router = APIRouter(prefix="/v1/users", tags=["users"])
+
+
+@router.post("", status_code=201)
+async def add(new: NewUser, authority: Here, caller: Administrator) -> AddedUser:
+    """Add a person: with a password, or with a link by which they set one themselves."""
+    if not USER.match(new.name):
+        raise InvalidInput("name: expected a-z, 0-9, _ . @ -, beginning with a letter", code="principal_invalid")
+    _check_roles(new.roles)
+    password_hash = None if new.password is None else await authority.passwords.hashed(new.password)
+
+    def work(db: Db) -> AddedUser:
+        if users.find(db, new.name) is not None:
+            raise Conflict(f"there is already a user {new.name}", code="principal_conflict")
+        account = Account(new.name, tuple(dict.fromkeys(new.roles)), password_hash, False, db.now)
+        users.add(db, account)
+        log.append(db, audit.UserAdded(user=new.name, roles=account.roles), actor=caller.actor)
+        link = None if password_hash else _invite(authority, db, new.name, caller.actor)
+        return AddedUser(user=view(account), invitation_url=link)
+
+    return await authority.change(work)
+
+
+@router.get("")
+async def listing(authority: Here, caller: Administrator) -> list[User]:
+    """All people, by name."""
+    return [view(account) for account in await authority.store.read(users.every)]
+
+
+@router.patch("/{name}")
+async def change(name: str, change: UserChange, authority: Here, caller: Administrator) -> User:
+    """Change roles, or close and open the account. Live sessions feel it at once."""
+    _check_roles(change.roles or [])
+
+    def work(db: Db) -> User:
+        before = find(db, name)
+        roles = before.roles if change.roles is None else tuple(dict.fromkeys(change.roles))
+        disabled = before.disabled if change.disabled is None else change.disabled
+        users.change(db, name, roles=roles, disabled=disabled)
+        if set(roles) != set(before.roles):
+            log.append(db, audit.UserChanged(user=name, roles=roles, before=before.roles), actor=caller.actor)
+        if disabled and not before.disabled:
+            tokens.end_all_of(db, name)
+            log.append(db, audit.UserDisabled(user=name), actor=caller.actor)
+        if before.disabled and not disabled:
+            log.append(db, audit.UserEnabled(user=name), actor=caller.actor)
+        return view(find(db, name))
+
+    return await authority.change(work)
+
+
+@router.post("/{name}/password")
+async def set_password(name: str, new: NewPassword, authority: Here, caller: Administrator) -> AddedUser:
+    """Set a password, or make an invitation link. Either ends the person's sign-ins and counted failures."""
+    password_hash = None if new.password is None else await authority.passwords.hashed(new.password)
+
+    def work(db: Db) -> AddedUser:
+        find(db, name)
+        tokens.end_all_of(db, name)
+        logins.forget(db, name)
+        link = None
+        if password_hash is None:
+            link = _invite(authority, db, name, caller.actor)
+        else:
+            users.set_password(db, name, password_hash)
+            log.append(db, audit.UserPasswordSet(user=name, reset=True), actor=caller.actor)
+        return AddedUser(user=view(find(db, name)), invitation_url=link)
+
+    return await authority.store.write(work)
+
+
+def view(account: Account) -> User:
+    return User(
+        name=account.name,
+        roles=sorted(account.roles),
+        disabled=account.disabled,
+        has_password=account.password_hash is not None,
+        created=account.created,
+    )
+
+
+def find(db: Db, name: str) -> Account:
+    account = users.find(db, name)
+    if account is None:
+        raise NotFound(f"there is no user {name[:64]!r}")
+    return account
+
+
+def _invite(authority: Authority, db: Db, name: str, actor: str) -> str:
+    """A one-time link. Earlier ones of the same person end."""
+    tokens.end_all_of(db, name, "invitation")
+    text, expires = tokens.make(db, "invitation", life=INVITATION_LIFE, user=name)
+    log.append(db, audit.UserInvited(user=name, expires=audit.moment(expires)), actor=actor)
+    return f"{authority.settings.web_url}/invitation/{text}"
+
+
+def _check_roles(names: list[str]) -> None:
+    for name in names:
+        if name != ADMIN and not ROLE.match(name):
+            raise InvalidInput(f"roles: {name[:64]!r} is not a role's name")

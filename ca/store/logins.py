@@ -1,0 +1,68 @@
+"""Failed sign-ins, counted per person and source, so that nobody can lock others out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from sqlalchemy import delete, insert, select, update
+
+from ca.store import Db
+from ca.tables import LoginFailureRow, table
+
+failures = table(LoginFailureRow)
+
+ALLOWED = 5
+WINDOW = timedelta(minutes=30)
+LOCKED_FOR = timedelta(minutes=30)
+
+
+@dataclass(frozen=True, slots=True)
+class Failures:
+    """How it stands between one person and one source."""
+
+    count: int
+    total: int
+    locked_until: datetime | None
+
+
+def locked_until(db: Db, user: str, source: str) -> datetime | None:
+    """The end of the lock between *user* and *source*, if there is one."""
+    row = db.one(select(failures.c.locked_until).where(failures.c.user == user, failures.c.source == source))
+    if row is None or row.locked_until is None or row.locked_until <= db.now:
+        return None
+    return row.locked_until  # type: ignore[no-any-return]
+
+
+def failed(db: Db, user: str, source: str) -> Failures:
+    """Count one failure. The fifth within half an hour locks the two for half an hour."""
+    db.run(delete(failures).where(failures.c.last < db.now - WINDOW - LOCKED_FOR))
+    here = (failures.c.user == user, failures.c.source == source)
+    row = db.one(select(failures).where(*here))
+    if row is None:
+        db.run(insert(failures).values(user=user, source=source, count=1, total=1, first=db.now, last=db.now))
+        return Failures(1, 1, None)
+    over = row.first <= db.now - WINDOW or (row.locked_until is not None and row.locked_until <= db.now)
+    count = 1 if over else int(row._mapping["count"]) + 1
+    until = db.now + LOCKED_FOR if count >= ALLOWED else None
+    db.run(
+        update(failures)
+        .where(*here)
+        .values(
+            count=count,
+            total=row.total + 1,
+            first=db.now if over else row.first,
+            last=db.now,
+            locked_until=until,
+        )
+    )
+    return Failures(count, row.total + 1, until)
+
+
+def succeeded(db: Db, user: str, source: str) -> None:
+    db.run(delete(failures).where(failures.c.user == user, failures.c.source == source))
+
+
+def forget(db: Db, user: str) -> None:
+    """An administrator's reset opens the door from everywhere."""
+    db.run(delete(failures).where(failures.c.user == user))
