@@ -1,0 +1,37 @@
+"""``bart``: what people use. Each command is in a file of its own; this one only gathers them."""
+
+from __future__ import annotations
+
+import click
+
+from cli import completion, config, login, logout, ls, play, recordings, sessions, ssh, status
+from cli.output import Program
+
+
+@click.group(cls=Program, name="bart")
+@click.version_option(package_name="bartizan", message="%(version)s")
+def bart() -> None:
+    """Sign in, reach nodes with plain ssh, and see what was recorded."""
+
+
+for command in (
+    login.login,
+    logout.logout,
+    status.status,
+    ls.ls,
+    ssh.ssh,
+    config.config,
+    sessions.own,
+    play.play,
+    recordings.recordings,
+    completion.completion("bart"),
+):
+    bart.add_command(command)
+
+
+def main() -> None:
+    bart()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,155 @@
+"""``bart play``: a recording on one's own terminal, at its own pace. What reaches the terminal is filtered first."""
+
+from __future__ import annotations
+
+import os
+import select
+import shutil
+import sys
+import termios
+import time
+import tty
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import click
+
+from ca.errors import InvalidInput, Unavailable
+from cli import output
+from cli.recordings import located
+from recordings import reader
+from recordings.format import Digest, Event, Header, Input, Output, Stderr
+from recordings.player import Player, TerminalSafe
+
+SEEK_SECONDS = 5.0
+CLEAR = "\x1b[!p\x1b[0m\x1b[2J\x1b[H"
+LEAVE = "\x1b[?1049l\x1b[!p\x1b[0m\x1b[?25h"
+KEYS = "space pause, . step, arrows or [ ] seek, q quit"
+ARROWS = {b"\x1b[C": "]", b"\x1b[D": "[", b"\x1bOC": "]", b"\x1bOD": "["}
+
+
+@click.command()
+@click.argument("what", metavar="ID|DIR")
+@click.option("--speed", type=click.FloatRange(0.01, 1000), default=1.0, show_default=True, help="How much faster.")
+@click.option("--idle-limit", type=click.FloatRange(0, min_open=True), help="Cut pauses to so many seconds.")
+@click.option("--channel", type=click.IntRange(min=0), help="Which channel. Default: the first with a terminal.")
+@click.option("--at", type=click.FloatRange(min=0), default=0.0, help="Begin so many seconds in.")
+@click.option("--input", "with_input", is_flag=True, help="Show what a program was sent, too (never keystrokes).")
+def play(what: str, speed: float, idle_limit: float | None, channel: int | None, at: float, with_input: bool) -> None:
+    """Play a recording. Keys: space pause, . step, arrows or [ ] seek, q quit. Without a terminal: all at once."""
+    with located(what, purpose="play") as folder:
+        try:
+            number = _chosen(folder, channel)
+            header = reader.header(folder, number)
+            player = Player(lambda: reader.events(folder, number), speed=speed, idle_limit=idle_limit)
+            stage = Stage(with_input=with_input)
+            if sys.stdout.isatty():
+                _introduced(header)
+                with _keyboard() as keyboard:
+                    _played(player, stage, keyboard, at=at)
+                stage.write(LEAVE + "\n")
+            else:
+                stage.show(event for event in reader.events(folder, number) if event.at >= at)
+        except reader.ReadError as error:
+            raise Unavailable(
+                f"the recording cannot be played on: {error}", hint=f"bart recordings verify {what}"
+            ) from None
+
+
+class Stage:
+    """Standard output, seen through the filter."""
+
+    def __init__(self, *, with_input: bool) -> None:
+        self._with_input = with_input
+        self._safe = TerminalSafe()
+
+    def show(self, events: Iterable[Event]) -> None:
+        for event in events:
+            match event:
+                case Output(data=data) | Stderr(data=data):
+                    self.write(self._safe.feed(data))
+                case Input(data=data) if self._with_input:
+                    self.write(self._safe.feed(data))
+                case Digest():
+                    self.write(f"[{event.length} bytes were not kept; SHA-256 {output.plain(event.sha256)}]\r\n")
+        sys.stdout.flush()
+
+    def reset(self) -> None:
+        """An empty screen, as before the first byte."""
+        self._safe = TerminalSafe()
+        self.write(CLEAR)
+
+    def write(self, text: str) -> None:
+        output.raw(text.encode("utf-8", errors="replace"))
+
+
+def _played(player: Player, stage: Stage, keyboard: int | None, *, at: float) -> None:
+    """Show events as they are due, and obey keys, until the end."""
+    if at:
+        _sought(player, stage, at)
+    while not player.ended:
+        stage.show(player.due(time.monotonic()))
+        wait = player.wait(time.monotonic())
+        match _key(keyboard, wait if wait is not None or player.paused else 0):
+            case "q":
+                return
+            case " ":
+                (player.resume if player.paused else player.pause)(time.monotonic())
+            case ".":
+                stage.show(player.step(time.monotonic()))
+            case "]":
+                _sought(player, stage, player.position + SEEK_SECONDS)
+            case "[":
+                _sought(player, stage, player.position - SEEK_SECONDS)
+
+
+def _sought(player: Player, stage: Stage, at: float) -> None:
+    back, passed = player.seek(at, time.monotonic())
+    if back:
+        stage.reset()
+    stage.show(passed)
+
+
+def _key(keyboard: int | None, wait: float | None) -> str:
+    """The key that was pressed within *wait* seconds (for ever when None), or nothing."""
+    if keyboard is None:
+        time.sleep(wait or 0)
+        return ""
+    if not select.select([keyboard], [], [], wait)[0]:
+        return ""
+    pressed = os.read(keyboard, 64)
+    return ARROWS.get(pressed, pressed[:1].decode("latin-1") if pressed else "q")
+
+
+@contextmanager
+def _keyboard() -> Iterator[int | None]:
+    """Keys one by one, unseen; the terminal is as it was afterwards. None when there is no keyboard."""
+    if not sys.stdin.isatty():
+        yield None
+        return
+    keyboard = sys.stdin.fileno()
+    before = termios.tcgetattr(keyboard)
+    try:
+        tty.setcbreak(keyboard)
+        yield keyboard
+    finally:
+        termios.tcsetattr(keyboard, termios.TCSADRAIN, before)
+
+
+def _introduced(header: Header) -> None:
+    columns, rows = shutil.get_terminal_size()
+    if header.pty and (columns < header.width or rows < header.height):
+        output.warning(f"recorded on {header.width}×{header.height}; this terminal has {columns}×{rows}")
+    output.note(KEYS)
+
+
+def _chosen(folder: Path, wanted: int | None) -> int:
+    there = reader.channels(folder)
+    if not there:
+        raise Unavailable("nothing is recorded there yet")
+    if wanted is None:
+        return next((number for number in there if reader.header(folder, number).pty), there[0])
+    if wanted not in there:
+        raise InvalidInput(f"there is no channel {wanted}", hint=f"--channel {'|'.join(map(str, there))}")
+    return wanted

@@ -1,0 +1,109 @@
+"""``bartizan users``: the people who may sign in with a password of their own."""
+
+from __future__ import annotations
+
+import click
+
+from ca import wire
+from ca.errors import InvalidInput
+from cli import output, secret
+from cli.way_in import WayIn, pass_way
+
+
+@click.group()
+def users() -> None:
+    """Add, list and disable people."""
+
+
+@users.command()
+@click.argument("name")
+@click.option("--role", "roles", multiple=True, help="A role to hold. May be given several times.")
+@click.option("--password-stdin", is_flag=True, help="Read a password from standard input instead of inviting.")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+@pass_way
+def add(way: WayIn, name: str, roles: tuple[str, ...], password_stdin: bool, as_json: bool) -> None:
+    """Add NAME. Without --password-stdin, prints a link with which the person sets a password, once."""
+    password = secret.password(f"password for {name}", from_stdin=True) if password_stdin else None
+    with way.open() as authority:
+        added = authority.add_user(wire.NewUser(name=name, roles=list(roles), password=password))
+    _told(added, f"added {added.user.name}", as_json=as_json)
+
+
+@users.command("list")
+@click.option("--json", "as_json", is_flag=True, help="Print them as JSON.")
+@pass_way
+def list_(way: WayIn, as_json: bool) -> None:
+    """List people with the roles they hold."""
+    with way.open() as authority:
+        known = authority.users()
+    if as_json:
+        output.as_json(known)
+        return
+    output.table(
+        ("user", "roles", "state", "since"),
+        ([user.name, user.roles, _state(user), user.created] for user in known),
+        empty="nobody yet: bartizan users add NAME --role ROLE",
+    )
+
+
+@users.command()
+@click.argument("name")
+@pass_way
+def disable(way: WayIn, name: str) -> None:
+    """Stop NAME from signing in, and end every live session of theirs."""
+    with way.open() as authority:
+        authority.change_user(name, wire.UserChange(disabled=True))
+    output.note(f"{name} is disabled")
+
+
+@users.command()
+@click.argument("name")
+@pass_way
+def enable(way: WayIn, name: str) -> None:
+    """Let NAME sign in again."""
+    with way.open() as authority:
+        authority.change_user(name, wire.UserChange(disabled=False))
+    output.note(f"{name} is enabled")
+
+
+@users.command("set-roles")
+@click.argument("name")
+@click.option("--role", "roles", multiple=True, help="A role to hold from now on, instead of the present ones.")
+@click.option("--none", is_flag=True, help="Hold no role at all.")
+@pass_way
+def set_roles(way: WayIn, name: str, roles: tuple[str, ...], none: bool) -> None:
+    """Replace the roles of NAME. Live sessions that they no longer allow end at once."""
+    if bool(roles) == none:
+        raise InvalidInput("give the roles to hold, or --none", hint=f"bartizan users set-roles {name} --role ROLE")
+    with way.open() as authority:
+        changed = authority.change_user(name, wire.UserChange(roles=list(roles)))
+    output.note(f"{name} holds {', '.join(changed.roles) or 'no role'}")
+
+
+@users.command()
+@click.argument("name")
+@click.option("--password-stdin", is_flag=True, help="Read the new password from standard input instead of inviting.")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+@pass_way
+def passwd(way: WayIn, name: str, password_stdin: bool, as_json: bool) -> None:
+    """Reset the password of NAME. Without --password-stdin, prints a link with which the person sets one, once."""
+    password = secret.password(f"password for {name}", from_stdin=True) if password_stdin else None
+    with way.open() as authority:
+        reset = authority.set_password(name, wire.NewPassword(password=password))
+    _told(reset, f"the password of {name} is {'changed' if password else 'taken away'}", as_json=as_json)
+
+
+def _told(result: wire.AddedUser, done: str, *, as_json: bool) -> None:
+    if as_json:
+        output.as_json(result)
+        return
+    output.note(done)
+    if result.invitation_url:
+        output.note("give the person this link; it works once:")
+        output.data(result.invitation_url)
+
+
+def _state(user: wire.User) -> str:
+    if user.disabled:
+        return "disabled"
+    return "active" if user.has_password else "invited"
