@@ -72,7 +72,9 @@ class HttpAuthority:
         try:
             return TypeAdapter(shape).validate_json(raw)
         except ValidationError as error:
-            raise errors.Unavailable(f"the authority's answer to {path} is not understood: {error.errors()[0]}") from None
+            raise errors.Unavailable(
+                f"the authority's answer to {path} is not understood: {error.errors()[0]}"
+            ) from None
 
     async def _send(self, method: str, path: str, body: BaseModel | None) -> bytes:
         content = None if body is None else body.model_dump_json().encode()

@@ -83,7 +83,7 @@ class Bridge:
             return
         self._owner.note(self.index, "channel.not_opened", {"code": answer.code, "reason": answer.reason[:500]})
         self._user.refuse(self._opening, answer.code, f"the node opens no more channels: {printable(answer.reason)}")
-        self._let_go()
+        self.let_go()
 
     def _deliver(self, react: Callable[[Message], Iterator[Order]], message: Message) -> None:
         """Let the relay react to *message*. Nothing may escape: asyncssh would close the connection without a word."""
@@ -91,10 +91,10 @@ class Bridge:
             self._owner.active()
             for order in react(message):
                 self._carry_out(order)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001  # whatever it is, the session ends and says so
             self._owner.failed(error)
         if self.relay.over:
-            self._let_go()
+            self.let_go()
 
     def _carry_out(self, order: Order) -> None:
         match order:
@@ -134,7 +134,7 @@ class Bridge:
         try:
             for order in self.relay.end(reason):
                 self._carry_out(order)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001  # whatever it is, the session ends and says so
             self._owner.failed(error)
 
     def end_unrecorded(self, reason: str) -> None:
@@ -148,9 +148,10 @@ class Bridge:
         self.relay.node_closed = True
         self.end("the connection to the node was lost")
         if self.relay.over:
-            self._let_go()
+            self.let_go()
 
-    def _let_go(self) -> None:
+    def let_go(self) -> None:
+        """The channel is over: both numbers are free again, its stream is closed."""
         self._user_end.release()
         self._node_end.release()
         if self._recorded:
@@ -171,16 +172,18 @@ class RefusedChannel:
         self._end = ChannelEnd(user, self._deliver)
         self._reason = reason
         self._closed = False
+        self._pty = False
         user.confirm(opening, self._end, window=65_536, packet_size=PACKET_SIZE)
 
     def _deliver(self, message: Message) -> None:
         match message:
             case relay.Request(name, want_reply, _) if not self._closed:
+                self._pty |= name == b"pty-req"
                 if want_reply:
                     self._end.send(relay.Reply(name not in (b"auth-agent-req@openssh.com", b"x11-req")))
                 if name in (b"shell", b"exec", b"subsystem"):
                     self._closed = True
-                    for answer in relay.refused_channel(self._reason):
+                    for answer in relay.refused_channel(self._reason, pty=self._pty):
                         self._end.send(answer)
             case relay.Close():
                 if not self._closed:

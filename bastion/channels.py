@@ -97,9 +97,11 @@ def _scp(command: bytes) -> Kind | None:
         argv = shlex.split(command.decode("ascii"))
     except (ValueError, UnicodeDecodeError):
         return None
-    flags = [word for word in argv[1:] if word.startswith("-")]
-    paths = [word for word in argv[1:] if not word.startswith("-")]
-    if argv[0] != "scp" or len(paths) != 1 or not all(re.fullmatch(r"-[rpdvqtf]+|--", flag) for flag in flags):
+    # Flags, then one path, as scp itself asks for it: `scp host:file -t` would copy from a third host.
+    if len(argv) < 3 or argv[0] != "scp" or argv[-1].startswith("-"):
+        return None
+    flags = argv[1:-1]
+    if not all(re.fullmatch(r"-[rpdvqtf]+", flag) for flag in (flags[:-1] if flags[-1] == "--" else flags)):
         return None
     letters = "".join(flags)
     if ("t" in letters) == ("f" in letters):

@@ -19,14 +19,14 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.x509.oid import NameOID
 
-from bastion.state import write_private
+from bastion.state import complaint, write_private
 from ca import wire
 from ca.errors import AccessDenied, BartizanError, Conflict, Unavailable
 from recordings.sshkey import PublicKey
 
 
 def enrol(folder: Path, *, authority: str, pin: str, token: str, name: str, egress: list[str]) -> wire.BastionIdentity:
-    """Enrol the bastion *name* in *folder*. Raises Conflict when one is there, AccessDenied for a wrong pin or token."""
+    """Enrol the bastion *name* in *folder*. Raises Conflict if one is there, AccessDenied for a wrong pin or token."""
     if (folder / "identity.json").exists():
         raise Conflict(f"{folder} already holds an enrolled bastion", hint="remove the folder to enrol anew")
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -67,7 +67,9 @@ def _pinned_root(authority: str, pin: str) -> str:
     unchecked.check_hostname = False
     unchecked.verify_mode = ssl.CERT_NONE
     try:
-        pem = httpx.get(f"{authority}/v1/tls-root", verify=unchecked, trust_env=False, timeout=10).raise_for_status().text
+        pem = (
+            httpx.get(f"{authority}/v1/tls-root", verify=unchecked, trust_env=False, timeout=10).raise_for_status().text
+        )
     except httpx.HTTPError as error:
         raise Unavailable(f"the authority cannot be reached at {authority}: {error}") from None
     try:
@@ -77,7 +79,9 @@ def _pinned_root(authority: str, pin: str) -> str:
     info = key.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
     seen = "sha256:" + hashlib.sha256(info).hexdigest()
     if seen != pin:
-        raise AccessDenied(f"the authority's pin is {seen}, expected {pin}", hint="bartizan --data D pin prints the right one")
+        raise AccessDenied(
+            f"the authority's pin is {seen}, expected {pin}", hint="bartizan --data D pin prints the right one"
+        )
     return pem
 
 
@@ -120,11 +124,9 @@ def main(arguments: list[str] | None = None) -> int:
             egress=given.egress,
         )
     except BartizanError as error:
-        print(f"bartizan: error: {error}", file=sys.stderr)
-        if error.hint:
-            print(f"hint: {error.hint}", file=sys.stderr)
+        sys.stderr.write(complaint(error))
         return 1
-    print(f"bastion {given.name} is enrolled")
+    sys.stdout.write(f"bastion {given.name} is enrolled\n")
     return 0
 
 

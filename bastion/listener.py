@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import socket
+from typing import cast
 
 import structlog
 
@@ -28,7 +29,9 @@ _PROXY_LIMIT = 108
 class FirstBytes(asyncio.Protocol):
     """Holds a fresh connection until it is clear what it is."""
 
-    def __init__(self, door: Door, *, balancers: tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...] = ()) -> None:
+    def __init__(
+        self, door: Door, *, balancers: tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...] = ()
+    ) -> None:
         self._door = door
         self._balancers = balancers
         self._transport: asyncio.Transport | None = None
@@ -39,13 +42,12 @@ class FirstBytes(asyncio.Protocol):
         self._decided = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's transports are of no common class
         peer = transport.get_extra_info("peername") or ("", 0)
         self._source = (peer[0].removeprefix("::ffff:"), peer[1])
         self._proxied = not self._from_balancer()
         if self._door.services.draining or self._door.penalties.refuses(self._source[0], self._door.clock()):
-            transport.abort()
+            self._transport.abort()
             return
         self._timer = asyncio.get_running_loop().call_later(PEEK_SECONDS, self._decide, None)
 
@@ -72,7 +74,7 @@ class FirstBytes(asyncio.Protocol):
             self._decide(None)
 
     def _proxy_header(self) -> None:
-        """``PROXY TCP4 SOURCE DESTINATION SPORT DPORT`` (haproxy proxy-protocol.txt §2.1), from listed balancers only."""
+        """``PROXY TCP4 SOURCE DEST SPORT DPORT`` (haproxy proxy-protocol.txt §2.1), from listed balancers only."""
         line, newline, rest = self._seen.partition(b"\r\n")
         if not newline and len(self._seen) < _PROXY_LIMIT and _PROXY.startswith(self._seen[: len(_PROXY)]):
             return

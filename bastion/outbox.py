@@ -1,7 +1,6 @@
-"""Events that wait for the authority: on disk in order, until it has taken them. Nothing seen is forgotten in a crash."""
+"""Events that wait for the authority: on disk, in order, until it has taken them. A crash forgets nothing."""
 
 from __future__ import annotations
-
 
 import json
 import os
@@ -61,7 +60,8 @@ class Outbox:
     def put_aside(self, why: str) -> None:
         """The authority refuses the oldest event: keep it in a file of its own, for somebody to look at."""
         entry = self._waiting.popleft()
-        with open(os.open(self._path.with_suffix(".refused"), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "ab") as file:
+        refused = os.open(self._path.with_suffix(".refused"), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        with os.fdopen(refused, "ab") as file:
             file.write(json.dumps({"why": why, "event": json.loads(entry.model_dump_json())}).encode() + b"\n")
 
     def close(self) -> None:

@@ -17,12 +17,20 @@ from dataclasses import dataclass
 from typing import Protocol, assert_never
 
 from bastion import channels
-from bastion.channels import Kind, Start, Terminal
-from ca.model import Action
+from bastion.channels import Start, Terminal
 from recordings.sshwire import Reader, WireError, uint32
 
 PENDING_REPLIES = 64
 """Requests that one channel may have waiting for an answer (DOS-08)."""
+
+HELD_MESSAGES = 256
+"""Messages kept while the node decides whether there is a terminal."""
+
+UNSAID_BYTES = 1 << 20
+"""Answers of our own that may wait for a user who does not read them."""
+
+OWN_WORDS = 8192
+"""What the reserve grows to."""
 
 
 # --- messages (RFC 4254 §5.2-5.4, without channel numbers) ---------------------------------------------------------
@@ -142,7 +150,8 @@ class Passed:
     """What an inspector made of the user's bytes. ``dropped``: how many will never reach the node."""
 
     onward: bytes
-    answer: bytes = b""
+    answers: Sequence[bytes] = ()
+    """Whole answers of our own; one may not stand inside an answer of the node."""
     dropped: int = 0
     notes: Sequence[Note] = ()
 
@@ -158,6 +167,19 @@ class Inspector(Protocol):
 
     def closed(self) -> list[Note]:
         """The channel is over: what was left open."""
+
+    @property
+    def whole(self) -> bool:
+        """Whether the node's last answer has come to its end, so that ours may follow."""
+
+
+@dataclass(slots=True)
+class _Asked:
+    """A request of the user. ``ok`` is None until it is answered, by the node or by us."""
+
+    name: bytes
+    wanted: bool
+    ok: bool | None = None
 
 
 class ChannelRelay:
@@ -177,16 +199,22 @@ class ChannelRelay:
         self._inspector: Inspector | None = None
         self.terminal: Terminal | None = None
         self.start: Start | None = None
-        self._replies: deque[bool | None] = deque()  # None: the node will answer; False/True: we have, waiting its turn
-        self._reserve_size = min(8192, client_window // 8)
+        self._asked: deque[_Asked] = deque()
+        self._held: list[Message] = []  # what came while the node decides whether there is a terminal
+        self._reserve_size = min(OWN_WORDS, client_window // 8)
         self._reserve = self._reserve_size  # held back from the node, so that we may speak
         self._room = client_window  # what the client still takes
-        self._unsaid = b""  # answers of our own that the client has no room for yet
+        self._node_room = client_window - self._reserve  # what the node may still send
+        self._unsaid: deque[bytes] = deque()  # answers of our own that the client has no room for yet
+        self._unsaid_bytes = 0
+        self._owed = 0  # window that the client gets back once it has been answered
         self.client_closed = False
         self.node_closed = False
         self._told_client_closed = False
         self._told_node_closed = False
+        self._client_eof = False
         self._node_eof = False
+        self._node_asks = 0  # requests of the node that the user has not answered
         self._exit_seen = False
         self._node_spoke = False
         self._muted = False  # refused or ended: nothing from the node passes any more
@@ -205,7 +233,10 @@ class ChannelRelay:
 
     def from_client(self, message: Message) -> Iterator[Order]:
         """The orders that a message of the user leads to."""
-        if self._muted and not isinstance(message, Close):
+        if self.client_closed or (self._muted and not isinstance(message, Close)):
+            return
+        if self._must_wait(message):
+            yield from self._hold(message)
             return
         match message:
             case Data(data):
@@ -213,23 +244,47 @@ class ChannelRelay:
             case Extended():
                 yield Broken("client", "extended data from a client")
             case Window(more):
-                self._room += more
-                yield from self._speak()
                 yield from self._widen(more)
             case Eof():
-                yield Note("channel.eof", {"side": "client"})
-                yield ToNode(message)
+                if not self._client_eof:
+                    self._client_eof = True
+                    yield Note("channel.eof", {"side": "client"})
+                    yield ToNode(message)
             case Close():
                 self.client_closed = True
                 yield from self._close_node()
             case Request():
                 yield from self._client_request(message)
             case Reply():
-                yield ToNode(message)
+                if self._node_asks:
+                    self._node_asks -= 1
+                    yield ToNode(message)
+                else:
+                    yield Broken("client", "an answer to a request nobody made")
             case _:
                 assert_never(message)
 
+    def _must_wait(self, message: Message) -> bool:
+        """
+        Whether *message* stays here until the node has said whether there is a terminal.
+
+        A node may refuse one and still run the command. Its input is then no keystrokes and is recorded in full.
+        """
+        if isinstance(message, Close) or not any(asked.name == b"pty-req" for asked in self._asked if asked.ok is None):
+            return False
+        starts = isinstance(message, Request) and message.name in channels.START_REQUESTS
+        return starts or bool(self._held)
+
+    def _hold(self, message: Message) -> Iterator[Order]:
+        if len(self._held) >= HELD_MESSAGES:
+            yield Broken("client", "too many messages before the terminal was granted")
+            return
+        self._held.append(message)
+
     def _client_data(self, data: bytes) -> Iterator[Order]:
+        if self._client_eof:
+            yield Broken("client", "data after end of file")
+            return
         if self.start is None:
             # Before anything was started the node would hold these bytes for what starts later: they are input to it.
             yield Broken("client", "data before a shell, command or subsystem was asked for")
@@ -246,31 +301,43 @@ class ChannelRelay:
         yield from passed.notes
         if passed.onward:
             yield ToNode(Data(passed.onward))
-        if passed.answer:
-            yield RecordOutput(passed.answer)
-            self._unsaid += passed.answer
-            yield from self._speak()
-        if passed.dropped:
-            yield ToClient(Window(passed.dropped))
+        self._owed += passed.dropped
+        for answer in passed.answers:
+            self._unsaid.append(answer)
+            self._unsaid_bytes += len(answer)
+        if self._unsaid_bytes > UNSAID_BYTES:
+            yield Broken("client", "too many refused requests whose answers are not read")
+            return
+        yield from self._speak()
 
     def _widen(self, more: int) -> Iterator[Order]:
         """Open the node's window by what the client opened, less what the reserve is short of."""
+        self._room += more
+        self._reserve_size = min(OWN_WORDS, max(self._reserve_size, self._room // 8))
         back = min(more, self._reserve_size - self._reserve)
         self._reserve += back
+        yield from self._speak()
         if more > back:
+            self._node_room += more - back
             yield ToNode(Window(more - back))
 
     def _speak(self) -> Iterator[Order]:
-        """Send as much of our own words as the reserve pays for."""
-        while self._unsaid and self._reserve > 0:
-            said = self._unsaid[: self._reserve]
-            self._unsaid = self._unsaid[len(said) :]
+        """Give as many answers of our own as the reserve pays for, whole and between those of the node."""
+        while self._unsaid and self._inspector is not None and self._inspector.whole:
+            if len(self._unsaid[0]) > self._reserve:
+                return
+            said = self._unsaid.popleft()
+            self._unsaid_bytes -= len(said)
             self._reserve -= len(said)
             self._room -= len(said)
+            yield RecordOutput(said)
             yield ToClient(Data(said))
+        if self._owed and not self._unsaid:
+            owed, self._owed = self._owed, 0
+            yield ToClient(Window(owed))
 
     def _client_request(self, request: Request) -> Iterator[Order]:
-        if len(self._replies) >= PENDING_REPLIES:
+        if len(self._asked) >= PENDING_REPLIES:
             yield Broken("client", "too many channel requests at once")
             return
         try:
@@ -329,8 +396,12 @@ class ChannelRelay:
             yield from self._no(request, "one terminal per channel, before anything starts")
             return
         self.terminal, body = channels.terminal(request.body)
-        yield Note("channel.pty", {"term": self.terminal.term, "columns": self.terminal.columns, "rows": self.terminal.rows})
-        yield from self._pass(Request(request.name, request.want_reply, body))
+        yield Note(
+            "channel.pty", {"term": self.terminal.term, "columns": self.terminal.columns, "rows": self.terminal.rows}
+        )
+        # The node's answer decides whether there is one, so it is asked for even if the user does not want it.
+        self._asked.append(_Asked(request.name, request.want_reply))
+        yield ToNode(Request(request.name, True, body))
 
     def _begin(self, request: Request) -> Iterator[Order]:
         if self.start is not None:
@@ -343,7 +414,12 @@ class ChannelRelay:
             yield Began(start, self.terminal)
             yield Note(
                 "session.refused",
-                {"request": _text(request.name), "action": start.needs[0], "command": _text(start.command), "reason": self._why_not(start.needs[0])},
+                {
+                    "request": _text(request.name),
+                    "action": start.needs[0],
+                    "command": _text(start.command),
+                    "reason": self._why_not(start.needs[0]),
+                },
             )
             yield from self.refuse(self._why_not(start.needs[0]), want_reply=request.want_reply)
             return
@@ -354,7 +430,12 @@ class ChannelRelay:
             yield Used(action)
         yield Note(
             "session.channel",
-            {"kind": start.kind.value, "action": granted[0], "command": _text(start.command), "pty": self.terminal is not None},
+            {
+                "kind": start.kind.value,
+                "action": granted[0],
+                "command": _text(start.command),
+                "pty": self.terminal is not None,
+            },
         )
         yield from self._pass(request)
         if self.terminal is not None:
@@ -363,7 +444,7 @@ class ChannelRelay:
 
     def _pass(self, request: Request) -> Iterator[Order]:
         if request.want_reply:
-            self._replies.append(None)
+            self._asked.append(_Asked(request.name, True))
         yield ToNode(request)
 
     def _no(self, request: Request, reason: str, *, action: str | None = None, quiet: bool = False) -> Iterator[Order]:
@@ -373,19 +454,21 @@ class ChannelRelay:
                 {"request": _text(request.name), "action": action or "", "command": "", "reason": reason},
             )
         if request.want_reply:
-            self._replies.append(False)
+            self._asked.append(_Asked(request.name, True, ok=False))
             yield from self._answer()
 
     def _answer(self) -> Iterator[Order]:
         """Give the answers that have come to the front: replies keep the order of their requests (RFC 4254 §5.4)."""
-        while self._replies and self._replies[0] is not None:
-            yield ToClient(Reply(bool(self._replies.popleft())))
+        while self._asked and self._asked[0].ok is not None:
+            asked = self._asked.popleft()
+            if asked.wanted:
+                yield ToClient(Reply(bool(asked.ok)))
 
     # --- from the node ---------------------------------------------------------------------------------------
 
     def from_node(self, message: Message) -> Iterator[Order]:
         """The orders that a message of the node leads to."""
-        if self._muted and not isinstance(message, Close):
+        if self.node_closed or (self._muted and not isinstance(message, Close)):
             return
         match message:
             case Data(data):
@@ -394,8 +477,10 @@ class ChannelRelay:
                 if self._node_eof or code != 1:
                     yield Broken("node", "extended data that no client expects")
                     return
+                if not self._fits(data):
+                    yield Broken("node", "more data than the window allows")
+                    return
                 yield RecordError(data)
-                self._room -= len(data)
                 yield ToClient(message)
             case Window():
                 yield ToClient(message)
@@ -404,9 +489,7 @@ class ChannelRelay:
                 yield ToClient(message)
             case Close():
                 self.node_closed = True
-                if self._inspector is not None:
-                    yield from self._inspector.closed()
-                    self._inspector = None
+                yield from self.finish()
                 yield from self._close_client()
             case Request():
                 yield from self._node_request(message)
@@ -419,6 +502,9 @@ class ChannelRelay:
         if self._node_eof:
             yield Broken("node", "data after end of file")
             return
+        if not self._fits(data):
+            yield Broken("node", "more data than the window allows")
+            return
         self._node_spoke = True
         yield RecordOutput(data)
         if self._inspector is not None:
@@ -428,8 +514,16 @@ class ChannelRelay:
                 yield Broken("node", str(error))
                 return
             yield from notes
-        self._room -= len(data)
         yield ToClient(Data(data))
+        yield from self._speak()
+
+    def _fits(self, data: bytes) -> bool:
+        """Count *data* of the node against the windows; False when the node sends more than it may."""
+        if len(data) > self._node_room:
+            return False
+        self._node_room -= len(data)
+        self._room -= len(data)
+        return True
 
     def _node_request(self, request: Request) -> Iterator[Order]:
         if request.name not in channels.FROM_NODE:
@@ -446,22 +540,36 @@ class ChannelRelay:
             except WireError:
                 yield Broken("node", "malformed exit status")
                 return
+        if request.want_reply:
+            self._node_asks += 1
+            if self._node_asks > PENDING_REPLIES:
+                yield Broken("node", "too many channel requests at once")
+                return
         yield ToClient(request)
 
     def _node_reply(self, ok: bool) -> Iterator[Order]:
-        for place, reply in enumerate(self._replies):
-            if reply is None:
-                self._replies[place] = ok
-                yield from self._answer()
-                return
-        yield Broken("node", "an answer to a request nobody made")
+        asked = next((asked for asked in self._asked if asked.ok is None), None)
+        if asked is None:
+            yield Broken("node", "an answer to a request nobody made")
+            return
+        asked.ok = ok
+        if asked.name == b"pty-req":
+            if not ok:
+                self.terminal = None
+                yield Note("channel.no_pty", {})
+            yield from self._answer()
+            held, self._held = self._held, []
+            for message in held:
+                yield from self.from_client(message)
+        else:
+            yield from self._answer()
 
     # --- our own words ---------------------------------------------------------------------------------------
 
     def tell(self, text: str) -> Iterator[Order]:
         """One line to the user: on stderr, or in the terminal where there is one."""
         before, after = ("\r\n" if self._node_spoke else "", "\r\n") if self.terminal else ("", "\n")
-        line = f"{before}bartizan: {text}{after}".encode()
+        line = f"{before}bartizan: {printable(text)}{after}".encode()
         if self.client_closed or len(line) > min(self._reserve, self._room):
             return
         self._reserve -= len(line)
@@ -473,8 +581,9 @@ class ChannelRelay:
     def refuse(self, reason: str, *, want_reply: bool) -> Iterator[Order]:
         """Say no to what was asked for: one line on stderr and exit status 255."""
         if want_reply:
-            self._replies = deque(False if reply is None else reply for reply in self._replies)
-            self._replies.append(True)
+            for asked in self._asked:
+                asked.ok = bool(asked.ok)
+            self._asked.append(_Asked(b"", True, ok=True))
             yield from self._answer()
         yield from self.end(reason)
 
@@ -482,8 +591,10 @@ class ChannelRelay:
         """End the channel from our side: the reason on stderr, exit status 255, closed on both legs."""
         if self._muted:
             return
+        yield from self.finish()
         yield from self.tell(reason)
         self._muted = True
+        self._held.clear()
         if not self.client_closed and not self._told_client_closed:
             if not self._exit_seen:
                 self._exit_seen = True
@@ -492,6 +603,12 @@ class ChannelRelay:
             yield ToClient(Eof())
         yield from self._close_client()
         yield from self._close_node()
+
+    def finish(self) -> Iterator[Order]:
+        """Nothing more is understood on this channel: note what was left open. Comes to nothing the second time."""
+        inspector, self._inspector = self._inspector, None
+        if inspector is not None:
+            yield from inspector.closed()
 
     def _close_client(self) -> Iterator[Order]:
         if not self._told_client_closed:
@@ -523,9 +640,14 @@ def _text(raw: bytes) -> str:
     return raw.decode("utf-8", "backslashreplace")
 
 
-def refused_channel(reason: str) -> Iterator[Message]:
+def printable(text: str) -> str:
+    """*text*, perhaps a node's, as one line that no terminal acts upon."""
+    return "".join(c if c.isprintable() else "?" for c in text)[:1000]
+
+
+def refused_channel(reason: str, *, pty: bool) -> Iterator[Message]:
     """What a user hears who asked to start something and may not: one line, status 255, the end."""
-    yield Extended(1, f"bartizan: {reason}\r\n".encode())
+    yield Extended(1, f"bartizan: {printable(reason)}\r\n".encode())
     yield Request(b"exit-status", False, uint32(255))
     yield Eof()
     yield Close()

@@ -1,6 +1,7 @@
 """The legacy scp protocol as a bystander reads it: each file's path, size and SHA-256. Pure; it never changes a byte.
 
-The sender writes ``C0644 SIZE NAME\\n``, SIZE bytes and a zero byte; ``D…``/``E`` open and close folders, ``T…`` carries times.
+The sender writes ``C0644 SIZE NAME\\n``, SIZE bytes and a zero byte; ``D…`` and ``E`` open and close folders, ``T…``
+carries times.
 Source: OpenSSH scp.c, functions source() and sink().
 """
 

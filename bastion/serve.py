@@ -13,6 +13,7 @@ import signal
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 import structlog
@@ -39,6 +40,7 @@ START_SECONDS = 30
 STOP_SECONDS = 12
 EVENTS_AT_ONCE = 500
 SWEEP_SECONDS = 30
+SWEPT_AGAIN = timedelta(days=2)
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,7 +169,8 @@ async def serve(settings: Settings, *, ready: asyncio.Event | None = None) -> No
                 group.create_task(sync.run())
                 group.create_task(_sweep_for_ever(services))
                 group.create_task(_keep_shown(shown))
-                print("ready", flush=True)
+                sys.stdout.write("ready\n")
+                sys.stdout.flush()
                 if ready is not None:
                     ready.set()
                 await stopping.wait()
@@ -189,7 +192,7 @@ async def _drain(services: Services) -> None:
         session.end("bastion_stopping", "the bastion is shutting down: connect again in a moment")
     try:
         async with asyncio.timeout(STOP_SECONDS):
-            while services.sessions:
+            while services.sessions:  # noqa: ASYNC110  # at the end of a process, not worth an event
                 await asyncio.sleep(0.05)
     except TimeoutError:
         log.warning("drain.late", sessions=len(services.sessions))
@@ -197,9 +200,11 @@ async def _drain(services: Services) -> None:
 
 async def _sweep_for_ever(services: Services) -> None:
     """Bring recordings of crashed workers, and those that the authority has not countersigned, to their end."""
+    since: date | None = None  # the first round looks at everything
     while True:
         try:
-            await sweep(services)
+            await sweep(services, since=since)
+            since = (datetime.now(UTC) - SWEPT_AGAIN).date()
         except (BartizanError, OSError) as error:
             log.warning("sweep.failed", error=str(error))
         await asyncio.sleep(SWEEP_SECONDS)
@@ -248,12 +253,11 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         uvloop.run(serve(settings))
     except BartizanError as error:
-        print(f"bartizan: error: {error}", file=sys.stderr)
-        if error.hint:
-            print(f"hint: {error.hint}", file=sys.stderr)
+        sys.stderr.write(states.complaint(error))
         return 1
     except OSError as error:
-        print(f"bartizan: error: {error.strerror or error}: {settings.ssh[0]}:{settings.ssh[1]}", file=sys.stderr)
+        where = f"{settings.ssh[0]}:{settings.ssh[1]}"
+        sys.stderr.write(f"bartizan: error: the bastion cannot run at {where}: {error.strerror or error}\n")
         return 1
     return 0
 

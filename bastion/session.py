@@ -14,12 +14,12 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Literal
 
 import asyncssh
 import structlog
@@ -38,12 +38,14 @@ from bastion.tape import RecordingError, Tape
 from bastion.target import Target
 from ca import audit, wire
 from ca.errors import AccessDenied, BartizanError, Unavailable
+from recordings.folder import countersign
 from recordings.sshkey import PublicKey, sign_ed25519
-from recordings.writer import Recording, countersign
+from recordings.writer import Recording
 
 log = structlog.get_logger()
 
 MAX_CHANNELS = 10
+Way = Literal["config", "jump", "username"]
 BEAT_SECONDS = 0.5
 CLOSE_SECONDS = 10
 LEAVE_SECONDS = 1.0
@@ -80,7 +82,7 @@ class Services:
 class Session:
     """Owns one user connection's way to one node. ``run`` is its whole life."""
 
-    def __init__(self, services: Services, connection: UserConnection, target: Target, way: str, proof: Proof) -> None:
+    def __init__(self, services: Services, connection: UserConnection, target: Target, way: Way, proof: Proof) -> None:
         self._services = services
         self._user = connection
         self._target = target
@@ -120,10 +122,14 @@ class Session:
             how = error.code
         except RecordingError as error:
             how = "recording_failed"
-            self._refuse(Unavailable(f"the session cannot be recorded: {error}", hint="tell the operator of the bastion"))
+            self._refuse(
+                Unavailable(f"the session cannot be recorded: {error}", hint="tell the operator of the bastion")
+            )
         except OSError as error:
             how = "recording_failed"
-            self._refuse(Unavailable(f"the session cannot be audited: {error.strerror}", hint="tell the operator of the bastion"))
+            self._refuse(
+                Unavailable(f"the session cannot be audited: {error.strerror}", hint="tell the operator of the bastion")
+            )
         except asyncio.CancelledError:
             how = "bastion_stopped"
             raise
@@ -142,7 +148,10 @@ class Session:
         if services.outbox.full:
             raise Unavailable("events cannot be handed to the authority: no new sessions for now")
         if datetime.now(UTC) - services.contact.at >= SILENCE:
-            raise Unavailable("the authority has not been reached for 30 seconds: no new sessions for now", hint="try again in a minute")
+            raise Unavailable(
+                "the authority has not been reached for 30 seconds: no new sessions for now",
+                hint="try again in a minute",
+            )
         private = Ed25519PrivateKey.generate()
         request = wire.SessionRequest(
             worker=services.worker,
@@ -204,7 +213,9 @@ class Session:
             self._bridge(opening)
         self._waiting.clear()
         tape = self._tape
-        assert tape is not None and self._limits is not None and self._node is not None
+        assert tape is not None
+        assert self._limits is not None
+        assert self._node is not None
         while True:
             if self._ending is not None:
                 return self._ending[0]
@@ -243,6 +254,8 @@ class Session:
         if self._allowed is not None and (self._ending is not None or self._refusal is None):
             await self._wait_for_leaving(LEAVE_SECONDS)
         self._refusal = self._refusal or "the session has ended"
+        for bridge in list(self._bridges):
+            bridge.let_go()
         if self._node is not None:
             self._node.close()
         if self._tape is not None:
@@ -265,7 +278,9 @@ class Session:
         try:
             async with asyncio.timeout(CLOSE_SECONDS):
                 manifest = await tape.seal(how)
-                answer = await self._services.authority.end(allowed.session, wire.SessionEnd(manifest=manifest, how=how))
+                answer = await self._services.authority.end(
+                    allowed.session, wire.SessionEnd(manifest=manifest, how=how)
+                )
                 countersign(tape.recording.folder, answer.signature)
         except (RecordingError, BartizanError, OSError, TimeoutError) as error:
             # What is sealed or not yet sealed stays on disk; the sweep of serve.py brings it to its end.
@@ -289,7 +304,8 @@ class Session:
             self._bridge(opening)
 
     def _bridge(self, opening: Opening) -> None:
-        assert self._node is not None and self._tape is not None
+        assert self._node is not None
+        assert self._tape is not None
         index, self._channels = self._channels, self._channels + 1
         self._bridges.add(Bridge(index, opening, self._user, self._node, self._tape, self))
 
@@ -378,7 +394,7 @@ class Session:
                 self._block("tape", True)
 
     def note(self, channel: int | None, code: str, fields: Mapping[str, object]) -> None:
-        """Into the recording's events; into the audit log too where it knows *code*. Raises when neither disk takes it."""
+        """Into the recording's events; into the audit log too where it knows *code*. Raises if a disk is full."""
         if self._allowed is None:
             return  # there is no session yet; the authority itself records what it denies
         words = dict(fields) | ({} if channel is None else {"channel": channel})
@@ -432,5 +448,3 @@ def _openssh(private: Ed25519PrivateKey) -> bytes:
 def _hostkey_fields(allowed: wire.SessionAllowed, error: upstream.HostKeyRefused) -> dict[str, object]:
     registered = tuple(PublicKey.from_line(line).fingerprint() for line in allowed.host_keys)
     return {"node": allowed.node, "expected": registered, "shown": error.shown, "reason": str(error)}
-
-

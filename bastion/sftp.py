@@ -9,6 +9,7 @@ client that offers a later version is told that version 3 is what there is.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+
 from bastion.relay import Note, Passed
 from bastion.tally import Tally
 from recordings.sshwire import Reader, WireError, string, uint32
@@ -122,6 +123,9 @@ class SftpInspector:
         version = min(int.from_bytes(packet[1:5], "big"), 3)
         return packet[:1] + uint32(version) + packet[5:]
 
+    def _unanswered(self) -> int:
+        return len(self._opening) + len(self._reads) + len(self._writes) + len(self._closing) + len(self._changes)
+
     def _request(self, packet: bytes, notes: list[Note]) -> bytes | None:
         """Take notice of a request; a refusal to send back where it is not granted."""
         kind = packet[0]
@@ -129,7 +133,7 @@ class SftpInspector:
             return None
         reader = Reader(packet[1:])
         number = reader.uint32()
-        if sum(map(len, (self._opening, self._reads, self._writes, self._closing, self._changes))) > REQUEST_LIMIT:
+        if self._unanswered() > REQUEST_LIMIT:
             raise WireError("too many SFTP requests without an answer")
         if kind == _READ:
             if not self._may_read:
@@ -192,7 +196,9 @@ class SftpInspector:
         notes.append(
             Note("session.refused", {"request": f"sftp {name}", "action": action, "command": path, "reason": reason})
         )
-        body = bytes([_STATUS]) + uint32(number) + uint32(_FX_PERMISSION_DENIED) + string(reason.encode()) + string(b"en")
+        body = (
+            bytes([_STATUS]) + uint32(number) + uint32(_FX_PERMISSION_DENIED) + string(reason.encode()) + string(b"en")
+        )
         return string(body)
 
     def _reply(self, packet: bytes, notes: list[Note]) -> None:
@@ -223,7 +229,12 @@ class SftpInspector:
             notes.append(Note("sftp.failed", {"operation": "open", "path": path, "status": status}))
         elif number in self._changes:
             name, path, target = self._changes.pop(number)
-            fields = {"operation": name, "path": path, "target": target or None, "outcome": "ok" if status == 0 else "failed"}
+            fields = {
+                "operation": name,
+                "path": path,
+                "target": target or None,
+                "outcome": "ok" if status == 0 else "failed",
+            }
             notes.append(Note("session.file", fields))
         elif number in self._writes:
             file = self._files.get(self._writes.pop(number))

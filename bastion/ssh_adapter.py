@@ -9,6 +9,7 @@ when an upgrade moves one.
 from __future__ import annotations
 
 import asyncio
+from collections import OrderedDict
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, cast
@@ -25,11 +26,32 @@ from ca.sshcert import Certificate, CertificateError
 from recordings.sshkey import SignatureError
 from recordings.sshwire import string
 
-PRIVATE_NAMES = (
-    "_session_id _version _client_version _server_version _client_kexinit _server_kexinit _kex _peer_addr _peer_port "
-    "_extensions_to_send _packet_handlers _auth_complete _channels _transport _username _server_host_keys "
-    "_server_host_key _server_host_key_algs _all_server_host_keys _kex_complete _recv_data _force_close"
-).split()
+PRIVATE_NAMES = frozenset(
+    {
+        "_all_server_host_keys",
+        "_auth_complete",
+        "_channels",
+        "_client_kexinit",
+        "_client_version",
+        "_extensions_to_send",
+        "_force_close",
+        "_kex",
+        "_kex_complete",
+        "_packet_handlers",
+        "_peer_addr",
+        "_peer_port",
+        "_rekey_time",
+        "_server_host_key",
+        "_server_host_key_algs",
+        "_server_host_keys",
+        "_server_kexinit",
+        "_server_version",
+        "_session_id",
+        "_transport",
+        "_username",
+        "_version",
+    }
+)
 
 KEX = ("mlkem768x25519-sha256", "curve25519-sha256", "curve25519-sha256@libssh.org", "ecdh-sha2-nistp256")
 CIPHERS = ("aes256-gcm@openssh.com", "aes128-gcm@openssh.com", "aes256-ctr", "aes128-ctr")
@@ -40,15 +62,31 @@ SIGNATURES = (
 )  # fmt: skip
 HOST_KEY_CERTIFICATES = tuple(
     f"{name}-cert-v01@openssh.com".encode()
-    for name in ("ssh-ed25519", "ecdsa-sha2-nistp256", "ecdsa-sha2-nistp384", "ecdsa-sha2-nistp521", "rsa-sha2-512", "rsa-sha2-256")
+    for name in (
+        "ssh-ed25519",
+        "ecdsa-sha2-nistp256",
+        "ecdsa-sha2-nistp384",
+        "ecdsa-sha2-nistp521",
+        "rsa-sha2-512",
+        "rsa-sha2-256",
+    )
 )
-HOST_KEYS = (b"ssh-ed25519", b"ecdsa-sha2-nistp256", b"ecdsa-sha2-nistp384", b"ecdsa-sha2-nistp521", b"rsa-sha2-512", b"rsa-sha2-256")
+HOST_KEYS = (
+    b"ssh-ed25519",
+    b"ecdsa-sha2-nistp256",
+    b"ecdsa-sha2-nistp384",
+    b"ecdsa-sha2-nistp521",
+    b"rsa-sha2-512",
+    b"rsa-sha2-256",
+)
 HOSTBOUND = b"publickey-hostbound-v00@openssh.com"
 MAX_TRIES = 6
 LOGIN_GRACE_SECONDS = 30
 REKEY_GRACE_SECONDS = 30
 
-_OPEN_CONFIRMATION, _OPEN_FAILURE, _WINDOW, _DATA, _EXTENDED, _EOF, _CLOSE, _REQUEST, _SUCCESS, _FAILURE = range(91, 101)
+_OPEN_CONFIRMATION, _OPEN_FAILURE, _WINDOW, _DATA, _EXTENDED, _EOF, _CLOSE, _REQUEST, _SUCCESS, _FAILURE = range(
+    91, 101
+)
 PROHIBITED, CONNECT_FAILED, UNKNOWN_TYPE, SHORTAGE = 1, 2, 3, 4  # RFC 4254 §5.1
 
 
@@ -119,7 +157,7 @@ class Visitor(Protocol):
 
 
 class ChannelEnd:
-    """One leg of a relayed channel: messages in by ``deliver``, out by ``send``. asyncssh finds it in its channel table."""
+    """One leg of a relayed channel: messages in by ``deliver``, out by ``send``; in asyncssh's channel table."""
 
     def __init__(self, connection: _Relayed, deliver: Callable[[relay.Message], None]) -> None:
         self._connection: _Relayed | None = connection
@@ -255,7 +293,7 @@ class _Relayed(asyncssh.connection.SSHConnection):
 
 
 class _HostboundAuth(asyncssh_auth.ServerAuth):
-    """``publickey-hostbound-v00@openssh.com`` (OpenSSH PROTOCOL §3.1): public key, and the server's host key in the signature."""
+    """``publickey-hostbound-v00@openssh.com`` (OpenSSH PROTOCOL §3.1): the server's host key is signed, too."""
 
     @classmethod
     def supported(cls, conn: Any) -> bool:
@@ -306,7 +344,7 @@ class _Owner(asyncssh.SSHServer):
 class UserConnection(_Relayed, asyncssh.SSHServerConnection):
     """A user's SSH connection: strict sign-in that leaves a proof, and channels handed out raw."""
 
-    _packet_handlers = dict(asyncssh.SSHServerConnection._packet_handlers)
+    _packet_handlers = dict(asyncssh.SSHServerConnection._packet_handlers)  # noqa: RUF012  # as asyncssh has it
 
     def __init__(
         self,
@@ -322,11 +360,11 @@ class UserConnection(_Relayed, asyncssh.SSHServerConnection):
         self.visitor = visitor
         self._blocked = visitor.blocked
         self._version = version.encode("ascii")
-        self._server_host_keys = {}
+        self._server_host_keys = OrderedDict()
         for pair in shown.pairs:
             for algorithm in pair.host_key_algorithms:
                 self._server_host_keys[algorithm] = pair
-        self._all_server_host_keys = {}
+        self._all_server_host_keys = OrderedDict()
         self._server_host_key_algs = list(self._server_host_keys)
         self._extensions_to_send[b"publickey-hostbound@openssh.com"] = b"0"
         self._extensions_to_send[b"ping@openssh.com"] = b"0"
@@ -526,7 +564,7 @@ class Answer:
 class NodeConnection(_Relayed, asyncssh.SSHClientConnection):
     """Our SSH connection into a node. The host key is judged by *check*, never by asyncssh."""
 
-    _packet_handlers = dict(asyncssh.SSHClientConnection._packet_handlers)
+    _packet_handlers = dict(asyncssh.SSHClientConnection._packet_handlers)  # noqa: RUF012  # as asyncssh has it
 
     def __init__(
         self,
@@ -552,7 +590,7 @@ class NodeConnection(_Relayed, asyncssh.SSHClientConnection):
     def validate_server_host_key(self, key_data: bytes) -> SSHKey:
         try:
             return decode_ssh_public_key(self._check(key_data))
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001  # whatever it is, the host key is not verified
             self.refusal = error
             raise asyncssh.HostKeyNotVerifiable("the node's host key is not verified") from None
 
@@ -617,7 +655,7 @@ async def server_options(host_key: SSHKey) -> asyncssh.SSHServerConnectionOption
 
     *host_key* is what asyncssh wants to see; each connection shows what its visitor chose.
     """
-    return await asyncssh.SSHServerConnectionOptions.construct(
+    options: asyncssh.SSHServerConnectionOptions = await asyncssh.SSHServerConnectionOptions.construct(
         None,
         server_factory=_Owner,
         config=[],
@@ -640,12 +678,15 @@ async def server_options(host_key: SSHKey) -> asyncssh.SSHServerConnectionOption
         keepalive_count_max=4,
         server_host_keys=[host_key],
     )
+    return options
 
 
-async def client_options(host: str, port: int, login: str, key: SSHKey, certificate: str) -> asyncssh.SSHClientConnectionOptions:
-    """Options for one entry into a node: one key with its certificate, nothing from files, agents or the environment."""
+async def client_options(
+    host: str, port: int, login: str, key: SSHKey, certificate: str
+) -> asyncssh.SSHClientConnectionOptions:
+    """Options for one entry into a node: one key with its certificate, nothing from files or agents."""
     pairs = [pair for pair in load_keypairs([(key, asyncssh.import_certificate(certificate))]) if pair.has_cert]
-    return await asyncssh.SSHClientConnectionOptions.construct(
+    options: asyncssh.SSHClientConnectionOptions = await asyncssh.SSHClientConnectionOptions.construct(
         None,
         host=host,
         port=port,
@@ -668,3 +709,4 @@ async def client_options(host: str, port: int, login: str, key: SSHKey, certific
         keepalive_interval=30,
         keepalive_count_max=4,
     )
+    return options

@@ -12,7 +12,7 @@ import asyncssh
 from asyncssh.public_key import SSHKey
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from ca.errors import Unavailable
+from ca.errors import BartizanError, Unavailable
 from recordings import keyfile, sshsig
 
 RECORDING_NAMESPACE = "bartizan-recording"
@@ -67,6 +67,12 @@ def check_private(path: Path) -> None:
         raise Unavailable(f"{path} belongs to another user (uid {info.st_uid})")
     if info.st_mode & 0o077:
         raise Unavailable(f"{path} can be read by others (mode {info.st_mode & 0o777:o})", hint=f"chmod 600 {path}")
+
+
+def complaint(error: BartizanError) -> str:
+    """*error* as the one line, or two, that an operator reads."""
+    hint = f"hint: {error.hint}\n" if error.hint else ""
+    return f"bartizan: error: {error}\n{hint}"
 
 
 def write_private(path: Path, text: str) -> None:

@@ -9,8 +9,10 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 
 from bastion.channels import Kind, Start, Terminal
+from recordings.folder import RecordingError
 from recordings.format import Header, Input, Output, Resize, Stderr
-from recordings.writer import Head, Recording, RecordingError
+from recordings.seal import Head
+from recordings.writer import Recording
 
 FULL = 16 << 20
 """Bytes not yet on disk at which the session stops reading until the recorder has caught up."""
@@ -18,7 +20,7 @@ FLUSH_AT = 1 << 20
 
 
 class Tape:
-    """Wraps a Recording. Every method but ``flush`` and ``seal`` only takes note in memory and may be called per packet."""
+    """Wraps a Recording. All but ``flush`` and ``seal`` only take note in memory and may be called per packet."""
 
     def __init__(self, recording: Recording, *, started: datetime, pool: ThreadPoolExecutor) -> None:
         self.recording = recording
@@ -35,7 +37,9 @@ class Tape:
     def full(self) -> bool:
         return self.recording.pending > FULL
 
-    def open_channel(self, channel: int, start: Start, terminal: Terminal | None, *, limit: int, record_input: bool) -> None:
+    def open_channel(
+        self, channel: int, start: Start, terminal: Terminal | None, *, limit: int, record_input: bool
+    ) -> None:
         """Channel *channel* now is something; its stream begins."""
         size = (terminal.columns, terminal.rows) if terminal else (80, 24)
         header = Header(

@@ -9,6 +9,7 @@ from ca.model import LABEL
 
 PREAMBLE = b"bartizan/1 "
 PREAMBLE_LIMIT = 128
+_LOGIN = re.compile(r"[A-Za-z0-9_.@][A-Za-z0-9_.@-]{0,63}\Z")
 _NAMES = re.compile(r"(?P<login>[A-Za-z0-9_.@-]{1,64})[+%](?P<node>[A-Za-z0-9.-]{1,64})\Z")
 
 
@@ -35,6 +36,13 @@ def node_name(typed: str, *, cluster: str) -> str:
     return name
 
 
+def login_name(typed: str) -> str:
+    """The login in *typed*; whether there is one of that name on the node is not asked here (SSH-08)."""
+    if not _LOGIN.match(typed):
+        raise TargetError("unknown login: account names are letters, digits and '_.@-'")
+    return typed
+
+
 def from_user_name(user: str, *, cluster: str) -> Target | None:
     """``root+web1`` or ``root%web1`` → its target; None when *user* names no node."""
     if "+" not in user and "%" not in user:
@@ -42,7 +50,7 @@ def from_user_name(user: str, *, cluster: str) -> Target | None:
     match = _NAMES.match(user)
     if match is None:
         raise TargetError("unknown target: write LOGIN+NODE, for example root+web1")
-    return Target(node_name(match["node"], cluster=cluster), match["login"])
+    return Target(node_name(match["node"], cluster=cluster), login_name(match["login"]))
 
 
 def from_preamble(line: bytes, *, cluster: str) -> str:

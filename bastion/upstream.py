@@ -125,7 +125,7 @@ async def enter(
     except asyncssh.PermissionDenied:
         raise Unavailable(
             f"{allowed.node} does not let login {allowed.login} in with the bastion's certificate",
-            hint=f"does its sshd_config hold the lines of: bartizan nodes sshd-config {allowed.node}; is there such an account?",
+            hint=f"is there such an account, and does its sshd_config hold: bartizan nodes sshd-config {allowed.node}",
         ) from None
     except (asyncssh.Error, OSError) as error:
         raise Unavailable(f"the SSH handshake with {allowed.node} failed: {error}") from None

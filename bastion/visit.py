@@ -12,14 +12,13 @@ from asyncio import AbstractEventLoop, TaskGroup, get_running_loop
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Literal
 
 import asyncssh
 import structlog
 
 from bastion.bridge import RefusedChannel
 from bastion.penalties import FAILED, Penalties
-from bastion.session import Services, Session
+from bastion.session import Services, Session, Way
 from bastion.shown import ShownKeys
 from bastion.ssh_adapter import PROHIBITED, SHORTAGE, UNKNOWN_TYPE, Opening, Proof, Shown, UserConnection
 from bastion.target import Target, TargetError, from_user_name, node_name
@@ -32,7 +31,6 @@ log = structlog.get_logger()
 
 VERSION = "Bartizan_0.1"
 MAX_JUMPS = 10
-Way = Literal["config", "jump", "username"]
 
 
 @dataclass(slots=True)
@@ -133,7 +131,8 @@ class Visit:
 
     async def jump(self, host: str) -> UserConnection:
         """The inner SSH connection of ``ssh -J bartizan NODE``, ended here."""
-        assert self._connection is not None and self._proof is not None
+        assert self._connection is not None
+        assert self._proof is not None
         door = self._door
         try:
             node = node_name(host, cluster=door.services.trust.cluster)

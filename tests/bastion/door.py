@@ -1,5 +1,5 @@
 """
-A bastion worker in this process, with an authority in memory: real proofs, real certificates, real sockets, no database.
+A bastion worker in this process, with an authority in memory: real proofs, certificates and sockets, no database.
 
 Real ``ssh`` clients connect to it and it enters a real ``sshd``. What the bastion sends the authority is kept in lists,
 so that a test can read it like a diary.
@@ -21,7 +21,6 @@ from pathlib import Path
 import asyncssh
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from bastion.bridge import Bridge
 from bastion.listener import FirstBytes, listening_socket
 from bastion.outbox import Outbox
 from bastion.penalties import Penalties
@@ -34,9 +33,7 @@ from ca import proof, sshcert, wire
 from ca.certificate import BACKDATED, CertPlan, bastion_plan, host_plan, target_plan
 from ca.errors import Unavailable
 from recordings.sshkey import PublicKey, sign_ed25519
-from recordings.writer import countersign
 
-assert Bridge, countersign
 BEACON = "5ba0" * 8
 CONNECT = Path(__file__).parents[2] / "cli" / "connect.py"
 
@@ -229,7 +226,7 @@ class Rig:
     async def settled(self) -> None:
         """Wait until every session is over and sealed."""
         async with asyncio.timeout(15):
-            while self.door.services.sessions:
+            while self.door.services.sessions:  # noqa: ASYNC110
                 await asyncio.sleep(0.02)
 
     def events(self) -> list[wire.BastionEvent]:
@@ -284,7 +281,9 @@ def _pem(key: Ed25519PrivateKey) -> bytes:
 
 def certified(folder: Path, authority: MemoryAuthority, name: str, host_key: Path) -> Path:
     """Certify a node's host key and register it; gives the certificate's file."""
-    public = PublicKey.from_line(host_key.with_suffix(".pub").read_text() if not host_key.suffix else host_key.read_text())
+    public = PublicKey.from_line(
+        host_key.with_suffix(".pub").read_text() if not host_key.suffix else host_key.read_text()
+    )
     plan = host_plan(name, f"n-{name}", serial=authority.host.next(), public_key=public, now=datetime.now(UTC))
     path = folder / f"{name}-cert.pub"
     path.write_text(authority.host.sign(plan) + "\n")
