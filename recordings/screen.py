@@ -1,0 +1,83 @@
+"""
+Terminal bytes → the text that a person saw. Escape sequences are carried out on a screen of ours, never on a real one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+import pyte
+
+from recordings.format import Event, Header, Output, Resize, Stderr
+from recordings.terminal import TerminalSafe
+
+MAX_CELLS = 200_000
+"""A terminal of 1000 × 1000 that somebody claims to have would cost us a gigabyte."""
+
+
+class Screen:
+    """A terminal of *columns* × *rows* that only we look at."""
+
+    def __init__(self, columns: int, rows: int) -> None:
+        self._safe = TerminalSafe()  # what it leaves out also has no meaning for, or would crash, pyte
+        self._screen = pyte.Screen(columns, min(rows, max(MAX_CELLS // columns, 1)))
+        self._stream = pyte.Stream(self._screen)
+
+    def feed(self, data: bytes) -> None:
+        """Show *data*."""
+        self._stream.feed(self._safe.feed(data))
+
+    def resize(self, columns: int, rows: int) -> None:
+        """The window has another size now."""
+        self._screen.resize(min(rows, max(MAX_CELLS // columns, 1)), columns)
+
+    def lines(self) -> list[str]:
+        """What is on the screen, without blanks at the end of lines and lines at the end of the screen."""
+        lines = [line.rstrip() for line in self._screen.display]
+        while lines and not lines[-1]:
+            lines.pop()
+        return lines
+
+
+def seen(header: Header, events: Iterable[Event], *, every: float = 0.5) -> Iterator[tuple[float, str]]:
+    """
+    Each line of text that stood on the screen, with the time at which it was first seen there.
+
+    The screen is looked at when *every* seconds have passed, or a screenful has scrolled by, since the last look; a
+    line that is still there is not given again.
+    """
+    screen = Screen(header.width, header.height)
+    columns, rows = header.width, header.height
+    looked, scrolled, at = 0.0, 0, 0.0
+    before: list[str] = []
+    for event in events:
+        if event.at - looked >= every:
+            yield from _new(before, before := screen.lines(), at)
+            looked, scrolled = event.at, 0
+        at = event.at
+        match event:
+            case Output(data=data) | Stderr(data=data):
+                for piece in _pieces(data, columns):
+                    screen.feed(piece)
+                    scrolled += 1
+                    if scrolled >= rows:
+                        yield from _new(before, before := screen.lines(), at)
+                        looked, scrolled = at, 0
+            case Resize(columns=columns, rows=rows):
+                screen.resize(columns, rows)
+    yield from _new(before, screen.lines(), at)
+
+
+def _pieces(data: bytes, columns: int) -> Iterator[bytes]:
+    """*data* in pieces that fill one line at most."""
+    for line in data.splitlines(keepends=True):
+        for start in range(0, len(line), columns):
+            yield line[start : start + columns]
+
+
+def _new(before: list[str], now: list[str], at: float) -> Iterator[tuple[float, str]]:
+    """The lines of *now* that were not on the screen *before*."""
+    known = set(before)
+    for line in now:
+        if line and line not in known:
+            yield at, line
