@@ -189,7 +189,7 @@ def _user_life(ttl: timedelta | None, held: Iterable[Role]) -> timedelta:
     bounds = [role.certificate_ttl for role in held if role.certificate_ttl is not None]
     longest = min([LIMITS[CA.USER].life, *bounds])
     if ttl is None:
-        return max(min(DEFAULT_USER_LIFE, longest), timedelta(seconds=1))
+        return min(DEFAULT_USER_LIFE, longest)
     if ttl > longest:
         raise InvalidInput(f"ttl: at most {_hours(longest)} for you", code="ttl_too_long")
     if ttl < MIN_USER_LIFE or ttl.microseconds:

@@ -1,0 +1,1 @@
+"""What people do, told with the real ssh and sshd."""
