@@ -7,10 +7,10 @@ from typing import Protocol, assert_never
 
 from bastion import relay
 from bastion.channels import Kind, Start
-from bastion.relay import ChannelRelay, Inspector, Message, Order
+from bastion.relay import ChannelRelay, Inspector, Message, Order, printable
 from bastion.scp import ScpInspector
 from bastion.sftp import SftpInspector
-from bastion.ssh_adapter import Answer, ChannelEnd, NodeConnection, Opening, UserConnection
+from bastion.ssh_adapter import CONNECT_FAILED, Answer, ChannelEnd, NodeConnection, Opening, UserConnection
 from bastion.tape import Tape
 from ca.model import Action
 from ca.wire import GrantedAction
@@ -54,6 +54,7 @@ class Bridge:
             inspector=self._inspector,
         )
         self._recorded = False
+        self._told = False  # the user knows whether the channel is open
         self._user_end = ChannelEnd(user, lambda message: self._deliver(self.relay.from_client, message))
         self._node_end = ChannelEnd(node, lambda message: self._deliver(self.relay.from_node, message))
         self._node_end.lost = self.node_lost
@@ -75,6 +76,9 @@ class Bridge:
         return None
 
     def _answered(self, answer: Answer) -> None:
+        if self._told:
+            return  # the session has ended meanwhile
+        self._told = True
         if answer.ok:
             self._node_end.peer, self._node_end.packet_size = answer.number, max(1, answer.packet_size)
             self._user.confirm(
@@ -84,6 +88,15 @@ class Bridge:
         self._owner.note(self.index, "channel.not_opened", {"code": answer.code, "reason": answer.reason[:500]})
         self._user.refuse(self._opening, answer.code, f"the node opens no more channels: {printable(answer.reason)}")
         self.let_go()
+
+    def _turn_away(self, reason: str) -> bool:
+        """Refuse the channel if the user has not been told that it is open; whether that was so."""
+        if self._told:
+            return False
+        self._told = True
+        self._user.refuse(self._opening, CONNECT_FAILED, printable(reason))
+        self.let_go()
+        return True
 
     def _deliver(self, react: Callable[[Message], Iterator[Order]], message: Message) -> None:
         """Let the relay react to *message*. Nothing may escape: asyncssh would close the connection without a word."""
@@ -131,6 +144,8 @@ class Bridge:
 
     def end(self, reason: str) -> None:
         """End the channel from our side, telling the user *reason*."""
+        if self._turn_away(reason):
+            return
         try:
             for order in self.relay.end(reason):
                 self._carry_out(order)
@@ -139,6 +154,8 @@ class Bridge:
 
     def end_unrecorded(self, reason: str) -> None:
         """End the channel although nothing can be recorded any more: only our own words still go to the user."""
+        if self._turn_away(reason):
+            return
         for order in self.relay.end(reason):
             if isinstance(order, relay.ToClient | relay.ToNode):
                 self._carry_out(order)
@@ -151,18 +168,18 @@ class Bridge:
             self.let_go()
 
     def let_go(self) -> None:
-        """The channel is over: both numbers are free again, its stream is closed."""
+        """The channel is over: what was left open is noted, both numbers are free again, its stream is closed."""
+        try:
+            for order in self.relay.finish():
+                self._carry_out(order)
+        except Exception as error:  # noqa: BLE001  # whatever it is, the session ends and says so
+            self._owner.failed(error)
         self._user_end.release()
         self._node_end.release()
         if self._recorded:
             self._recorded = False
             self._tape.close_channel(self.index)
         self._owner.bridge_over(self)
-
-
-def printable(text: str) -> str:
-    """*text* from a node as one line that no terminal acts upon."""
-    return "".join(c if c.isprintable() else "?" for c in text)[:200]
 
 
 class RefusedChannel:

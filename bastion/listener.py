@@ -17,7 +17,7 @@ import structlog
 from bastion.penalties import ABANDONED
 from bastion.target import PREAMBLE, PREAMBLE_LIMIT, TargetError, from_preamble
 from bastion.visit import VERSION, Door, Visit
-from ca.errors import Unavailable
+from ca.errors import BartizanError
 
 log = structlog.get_logger()
 
@@ -47,9 +47,14 @@ class FirstBytes(asyncio.Protocol):
         self._source = (peer[0].removeprefix("::ffff:"), peer[1])
         self._proxied = not self._from_balancer()
         if self._door.services.draining or self._door.penalties.refuses(self._source[0], self._door.clock()):
-            self._transport.abort()
+            self._drop()
             return
         self._timer = asyncio.get_running_loop().call_later(PEEK_SECONDS, self._decide, None)
+
+    def _drop(self) -> None:
+        self._decided = True
+        if self._transport is not None:
+            self._transport.abort()
 
     def _from_balancer(self) -> bool:
         if not self._balancers:
@@ -80,11 +85,15 @@ class FirstBytes(asyncio.Protocol):
             return
         words = line.split(b" ")
         try:
-            if not newline or len(words) != 6 or words[0] != b"PROXY" or words[1] not in (b"TCP4", b"TCP6"):
+            if not newline or words[0] != b"PROXY":
                 raise ValueError
-            self._source = (str(ipaddress.ip_address(words[2].decode("ascii"))), int(words[4]))
+            if words[1:2] != [b"UNKNOWN"]:  # so a balancer marks its own health checks
+                self._source = _proxied_source(words)
         except ValueError:
             self._goodbye("malformed PROXY header")
+            return
+        if self._door.penalties.refuses(self._source[0], self._door.clock()):
+            self._drop()
             return
         self._proxied, self._seen = True, rest
         if rest:
@@ -113,7 +122,7 @@ class FirstBytes(asyncio.Protocol):
     async def _fetch(self, node: str | None) -> None:
         try:
             await self._door.shown.fetch(node or "")
-        except Unavailable as error:
+        except BartizanError as error:
             log.warning("shown.unavailable", node=node, error=str(error))
             self._goodbye("the bastion has no contact with its authority: try again in a minute")
             return
@@ -149,6 +158,16 @@ class FirstBytes(asyncio.Protocol):
         if self._seen and not self._decided:
             self._door.penalties.punish(self._source[0], ABANDONED, self._door.clock())
         self._transport = None
+
+
+def _proxied_source(words: list[bytes]) -> tuple[str, int]:
+    """Address and port of the client that a balancer speaks for."""
+    if len(words) != 6 or words[1] not in (b"TCP4", b"TCP6"):
+        raise ValueError
+    address = ipaddress.ip_address(words[2].decode("ascii"))
+    if address.version != (4 if words[1] == b"TCP4" else 6) or not words[4].isdigit() or int(words[4]) > 65_535:
+        raise ValueError
+    return str(address).removeprefix("::ffff:"), int(words[4])
 
 
 def _disconnect(reason: str) -> bytes:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import secrets
 from collections import deque
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from itertools import islice
 from pathlib import Path
 
+from bastion.state import write_private
 from ca import audit, wire
 
 FULL = 100_000
@@ -24,12 +27,22 @@ class Outbox:
         file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._waiting: deque[wire.BastionEvent] = deque()
         if file.exists():
-            for line in file.read_bytes().splitlines():
-                try:
-                    self._waiting.append(wire.BastionEvent.model_validate_json(line))
-                except ValueError:
-                    break  # the torn last line of a crash
+            self._load(file.read_bytes())
         self._file = os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "ab", buffering=0)
+
+    def _load(self, text: bytes) -> None:
+        """Take up what a worker before us left. What a crash tore is put aside, so that the next event stands alone."""
+        whole, _, torn = text.rpartition(b"\n")
+        damaged = [torn] if torn else []
+        for line in whole.splitlines():
+            try:
+                self._waiting.append(wire.BastionEvent.model_validate_json(line))
+            except ValueError:
+                damaged.append(line)
+        if damaged:
+            for line in damaged:
+                self._aside({"why": "damaged", "line": line.decode("utf-8", "backslashreplace")})
+            write_private(self._path, "".join(f"{event.model_dump_json()}\n" for event in self._waiting))
 
     @property
     def full(self) -> bool:
@@ -43,12 +56,17 @@ class Outbox:
         entry = wire.BastionEvent(
             id=secrets.token_hex(12), at=datetime.now(UTC), code=event.code, fields=audit.record(event)
         )
-        self._file.write(entry.model_dump_json().encode() + b"\n")
+        line = entry.model_dump_json().encode() + b"\n"
+        size = os.fstat(self._file.fileno()).st_size
+        written = self._file.write(line)
+        if written != len(line):
+            self._file.truncate(size)  # half a line would swallow the next
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         self._waiting.append(entry)
 
     def first(self, most: int) -> list[wire.BastionEvent]:
         """The oldest events, at most *most*."""
-        return [self._waiting[n] for n in range(min(most, len(self._waiting)))]
+        return list(islice(self._waiting, most))
 
     def taken(self, count: int) -> None:
         """The authority has the first *count* events."""
@@ -60,9 +78,12 @@ class Outbox:
     def put_aside(self, why: str) -> None:
         """The authority refuses the oldest event: keep it in a file of its own, for somebody to look at."""
         entry = self._waiting.popleft()
+        self._aside({"why": why, "event": json.loads(entry.model_dump_json())})
+
+    def _aside(self, what: Mapping[str, object]) -> None:
         refused = os.open(self._path.with_suffix(".refused"), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         with os.fdopen(refused, "ab") as file:
-            file.write(json.dumps({"why": why, "event": json.loads(entry.model_dump_json())}).encode() + b"\n")
+            file.write(json.dumps(what).encode() + b"\n")
 
     def close(self) -> None:
         self._file.close()

@@ -570,7 +570,7 @@ class ChannelRelay:
         """One line to the user: on stderr, or in the terminal where there is one."""
         before, after = ("\r\n" if self._node_spoke else "", "\r\n") if self.terminal else ("", "\n")
         line = f"{before}bartizan: {printable(text)}{after}".encode()
-        if self.client_closed or len(line) > min(self._reserve, self._room):
+        if self.client_closed or self._told_client_closed or len(line) > min(self._reserve, self._room):
             return
         self._reserve -= len(line)
         self._room -= len(line)
@@ -647,7 +647,8 @@ def printable(text: str) -> str:
 
 def refused_channel(reason: str, *, pty: bool) -> Iterator[Message]:
     """What a user hears who asked to start something and may not: one line, status 255, the end."""
-    yield Extended(1, f"bartizan: {printable(reason)}\r\n".encode())
+    end = "\r\n" if pty else "\n"
+    yield Extended(1, f"bartizan: {printable(reason)}{end}".encode())
     yield Request(b"exit-status", False, uint32(255))
     yield Eof()
     yield Close()

@@ -41,6 +41,10 @@ class ScpInspector:
     def from_node(self, data: bytes) -> tuple[bytes, list[Note]]:
         return data, [] if self._sending else self._read(data)
 
+    @property
+    def whole(self) -> bool:
+        return True  # nothing here is ever answered for the node
+
     def closed(self) -> list[Note]:
         return [self._note(complete=False)] if self._tally is not None else []
 

@@ -209,9 +209,10 @@ class Session:
         self._node.on_lost = self._wake.set
 
     async def _relay(self) -> str:
-        for opening in self._waiting:
-            self._bridge(opening)
-        self._waiting.clear()
+        if self._ending is None:
+            for opening in self._waiting:
+                self._bridge(opening)
+            self._waiting.clear()
         tape = self._tape
         assert tape is not None
         assert self._limits is not None
@@ -246,12 +247,15 @@ class Session:
         """Step 5, in reverse order of opening; shielded by time limits, so that a dead peer holds nothing up."""
         if self._ending is not None:
             reason = self._ending[1]
+            for opening in self._waiting:
+                RefusedChannel(opening, self._user, reason)
+            self._waiting.clear()
             for bridge in list(self._bridges):
                 if self._recorder_failed is None:
                     bridge.end(reason)
                 else:
                     bridge.end_unrecorded(reason)
-        if self._allowed is not None and (self._ending is not None or self._refusal is None):
+        if self._allowed is not None and (self._ending is not None or self._refusal is None or self._bridges):
             await self._wait_for_leaving(LEAVE_SECONDS)
         self._refusal = self._refusal or "the session has ended"
         for bridge in list(self._bridges):
@@ -292,10 +296,10 @@ class Session:
         """The user wants a channel."""
         if opening.kind != b"session":
             self._forward_channel(opening)
+        elif self._user.open_channels + len(self._waiting) >= MAX_CHANNELS:
+            self._user.refuse(opening, SHORTAGE, f"at most {MAX_CHANNELS} channels at once")
         elif self._refusal is not None:
             RefusedChannel(opening, self._user, self._refusal)
-        elif len(self._bridges) + len(self._waiting) >= MAX_CHANNELS:
-            self._user.refuse(opening, SHORTAGE, f"at most {MAX_CHANNELS} channels at once")
         elif self._user.no_more_sessions:
             self._user.refuse(opening, PROHIBITED, "the client said that it wants no more sessions")
         elif self._node is None:

@@ -8,10 +8,10 @@ client that offers a later version is told that version 3 is what there is.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from bastion.relay import Note, Passed
-from bastion.tally import Tally
+from bastion.tally import Shelf, Tally
 from recordings.sshwire import Reader, WireError, string, uint32
 
 REQUEST_BYTES = (256 << 10) + 1024
@@ -23,7 +23,7 @@ REQUEST_LIMIT = 16_384
 _INIT, _VERSION, _OPEN, _CLOSE, _READ, _WRITE = 1, 2, 3, 4, 5, 6
 _STATUS, _HANDLE, _DATA = 101, 102, 103
 _EXTENDED = 200
-_FSETSTAT, _READDIR = 10, 12
+_READDIR = 12
 _NAMES = {
     _OPEN: "open", 7: "lstat", 8: "fstat", 9: "setstat", 10: "fsetstat", 11: "opendir", 12: "readdir", 13: "remove",
     14: "mkdir", 15: "rmdir", 16: "realpath", 17: "stat", 18: "rename", 19: "readlink", 20: "symlink",
@@ -40,15 +40,12 @@ _WRITING_EXTENSIONS = frozenset(
     {b"posix-rename@openssh.com", b"hardlink@openssh.com", b"fsync@openssh.com", b"lsetstat@openssh.com"}
 )
 _FLAG_READ, _FLAG_WRITE, _FLAGS_CHANGE = 0x01, 0x02, 0x02 | 0x04 | 0x08 | 0x10
-_FX_PERMISSION_DENIED = 3
-
-
-@dataclass(slots=True)
-class _File:
-    path: str
-    read: Tally = field(default_factory=Tally)
-    written: Tally = field(default_factory=Tally)
-    failed: bool = False
+_FX_PERMISSION_DENIED, _FX_FAILURE = 3, 4
+_BY_HANDLE = frozenset({8, 10, 12})
+_TWO_PATHS = frozenset({18, 20})
+_COPY = b"copy-data"
+LAST_OFFSET = (1 << 63) - 1
+NAME_LIMIT = 64
 
 
 class _Frames:
@@ -74,6 +71,35 @@ class _Frames:
             del self._buffer[:start]
         return packets
 
+    @property
+    def between(self) -> bool:
+        """Whether the last packet has come to its end."""
+        return not self._buffer
+
+
+@dataclass(slots=True)
+class _File:
+    """An open file. ``read`` and ``written`` are what went through, not what lies there."""
+
+    path: str
+    for_writing: bool
+    read: Tally
+    written: Tally
+    failed: bool = False
+
+
+@dataclass(slots=True)
+class _Asked:
+    """A request that the node has not answered, as far as it concerns a file or changes something."""
+
+    kind: int
+    name: str = ""
+    path: str = ""
+    target: str = ""
+    file: _File | None = None
+    offset: int = 0
+    writes: bool = False
+
 
 class SftpInspector:
     """Follows one SFTP channel and notes operations and files; lets through what *read* and *write* grant."""
@@ -81,27 +107,27 @@ class SftpInspector:
     def __init__(self, *, read: bool, write: bool) -> None:
         self._may_read, self._may_write = read, write
         self._requests, self._replies = _Frames(REQUEST_BYTES), _Frames(REPLY_BYTES)
-        self._opening: dict[int, str] = {}
+        self._asked: dict[int, _Asked] = {}
         self._files: dict[bytes, _File] = {}
-        self._reads: dict[int, tuple[bytes, int]] = {}
-        self._writes: dict[int, bytes] = {}
-        self._closing: dict[int, bytes] = {}
-        self._changes: dict[int, tuple[str, str, str]] = {}
+        self._shelf = Shelf()
         self._first = True
 
     def from_client(self, data: bytes) -> Passed:
         notes: list[Note] = []
-        onward, answers, dropped = bytearray(), bytearray(), 0
+        answers: list[bytes] = []
+        onward, dropped = bytearray(), 0
         for packet in self._requests.feed(data):
             if self._first:
                 packet = self._hello(packet)
-            refusal = self._request(packet, notes)
-            if refusal is None:
-                onward += uint32(len(packet)) + packet
+                refusal = None
             else:
-                answers += refusal
+                refusal = self._request(packet, notes)
+            if refusal is None:
+                onward += string(packet)
+            else:
+                answers.append(refusal)
                 dropped += 4 + len(packet)
-        return Passed(bytes(onward), bytes(answers), dropped, notes)
+        return Passed(bytes(onward), answers, dropped, notes)
 
     def from_node(self, data: bytes) -> tuple[bytes, list[Note]]:
         notes: list[Note] = []
@@ -109,12 +135,27 @@ class SftpInspector:
             self._reply(packet, notes)
         return data, notes
 
+    @property
+    def whole(self) -> bool:
+        return self._replies.between
+
     def closed(self) -> list[Note]:
+        """What was left open, and what the node was asked for and may have done although its answer never came."""
         notes: list[Note] = []
+        for asked in self._asked.values():
+            if asked.kind == _CLOSE and asked.file is not None:
+                notes += _file_notes(asked.file, complete=False)
+            elif asked.kind == _OPEN:
+                notes.append(Note("sftp.failed", {"operation": "open", "path": asked.path, "status": None}))
+            elif asked.writes:
+                notes.append(_change_note(asked, "unanswered"))
         for file in self._files.values():
             notes += _file_notes(file, complete=False)
+        self._asked.clear()
         self._files.clear()
         return notes
+
+    # --- requests ----------------------------------------------------------------------------------------------
 
     def _hello(self, packet: bytes) -> bytes:
         self._first = False
@@ -123,83 +164,109 @@ class SftpInspector:
         version = min(int.from_bytes(packet[1:5], "big"), 3)
         return packet[:1] + uint32(version) + packet[5:]
 
-    def _unanswered(self) -> int:
-        return len(self._opening) + len(self._reads) + len(self._writes) + len(self._closing) + len(self._changes)
-
     def _request(self, packet: bytes, notes: list[Note]) -> bytes | None:
         """Take notice of a request; a refusal to send back where it is not granted."""
         kind = packet[0]
         if kind == _INIT:
-            return None
+            raise WireError("an SFTP session begins once")
         reader = Reader(packet[1:])
         number = reader.uint32()
-        if self._unanswered() > REQUEST_LIMIT:
+        if number in self._asked:
+            # Two requests of one number would let one file's bytes be taken for another's.
+            raise WireError("a request number is used again before its answer")
+        if len(self._asked) >= REQUEST_LIMIT:
             raise WireError("too many SFTP requests without an answer")
-        if kind == _READ:
-            if not self._may_read:
-                return self._refuse(number, "sftp.read", "read", "", notes)
-            handle, offset = reader.string(), reader.uint64()
-            self._reads[number] = (handle, offset)
-            return None
-        if kind == _WRITE:
-            if not self._may_write:
-                return self._refuse(number, "sftp.write", "write", "", notes)
-            handle, offset, content = reader.string(), reader.uint64(), reader.string()
-            file = self._files.get(handle)
-            if file is not None:
-                file.written.add(offset, content)
-            self._writes[number] = handle
-            return None
+        if kind in (_READ, _WRITE):
+            return self._transfer(kind, number, reader, notes)
         if kind == _CLOSE:
-            self._closing[number] = reader.string()
+            # From here on nothing more counts as read or written through this handle.
+            self._asked[number] = _Asked(kind, file=self._files.pop(reader.string(), None))
             return None
         return self._other(kind, number, reader, notes)
 
-    def _other(self, kind: int, number: int, reader: Reader, notes: list[Note]) -> bytes | None:
-        name, path, more = _NAMES.get(kind, f"type {kind}"), "", ""
-        reads, writes = kind in _READING, kind in _WRITING
-        if kind == _OPEN:
-            path = _text(reader.string())
-            flags = reader.uint32()
-            reads, writes = bool(flags & _FLAG_READ), bool(flags & _FLAGS_CHANGE)
-            if not reads and not writes:
-                reads = True
-        elif kind == _EXTENDED:
-            extension = reader.string()
-            name = _text(extension)
-            writes = extension in _WRITING_EXTENSIONS or extension not in _NEUTRAL_EXTENSIONS
-            reads = writes and extension not in _WRITING_EXTENSIONS
-            path = _text(reader.rest()[:512]) if extension not in _NEUTRAL_EXTENSIONS else ""
-        elif kind in (8, 10, 12):
-            reader.string()
-        elif kind in _NAMES:
-            path = _text(reader.string())
-            more = _text(reader.string()) if kind in (18, 20) else ""
-        else:
-            reads = writes = True
-        if writes and not self._may_write:
-            return self._refuse(number, "sftp.write", name, path, notes)
-        if reads and not self._may_read:
-            return self._refuse(number, "sftp.read", name, path, notes)
-        if kind == _OPEN:
-            if len(self._files) + len(self._opening) >= HANDLE_LIMIT:
-                raise WireError("too many SFTP files open at once")
-            self._opening[number] = path
-        elif writes and kind != _FSETSTAT:
-            self._changes[number] = (name, path, more)
-        elif reads and kind != _READDIR:
-            notes.append(Note("sftp.operation", {"operation": name, "path": path}))
+    def _transfer(self, kind: int, number: int, reader: Reader, notes: list[Note]) -> bytes | None:
+        action, may = ("sftp.read", self._may_read) if kind == _READ else ("sftp.write", self._may_write)
+        handle, offset = reader.string(), reader.uint64()
+        file = self._files.get(handle)
+        path = file.path if file else ""
+        if not may:
+            return self._refuse(number, action, "read" if kind == _READ else "write", path, notes)
+        if file is None:
+            # A guessed handle: the node might know it a moment later, and its file would miss these bytes.
+            return _status(number, _FX_FAILURE, "no such open file")
+        length = reader.uint32() if kind == _READ else 0
+        content = reader.string() if kind == _WRITE else b""
+        if offset + max(length, len(content)) > LAST_OFFSET:
+            raise WireError(f"offset {offset} is beyond any file")
+        file.written.add(offset, content)
+        self._asked[number] = _Asked(kind, file=file, offset=offset)
         return None
+
+    def _other(self, kind: int, number: int, reader: Reader, notes: list[Note]) -> bytes | None:
+        asked = _Asked(kind, _NAMES.get(kind, f"type {kind}"))
+        reads, asked.writes = kind in _READING, kind in _WRITING
+        if kind == _OPEN:
+            asked.path = _text(reader.string())
+            flags = reader.uint32()
+            asked.writes = bool(flags & _FLAGS_CHANGE)
+            reads = bool(flags & _FLAG_READ) or not asked.writes
+        elif kind == _EXTENDED:
+            reads = self._extension(asked, reader)
+        elif kind in _BY_HANDLE:
+            asked.path = self._path(reader.string())
+        elif kind in _NAMES:
+            asked.path = _text(reader.string())
+            asked.target = _text(reader.string()) if kind in _TWO_PATHS else ""
+        else:
+            reads = asked.writes = True
+        if asked.writes and not self._may_write:
+            return self._refuse(number, "sftp.write", asked.name, asked.path, notes)
+        if reads and not self._may_read:
+            return self._refuse(number, "sftp.read", asked.name, asked.path, notes)
+        if kind == _OPEN and self._open_files() >= HANDLE_LIMIT:
+            raise WireError("too many SFTP files open at once")
+        self._asked[number] = asked
+        if reads and not asked.writes and kind not in (_OPEN, _READDIR):
+            notes.append(Note("sftp.operation", {"operation": asked.name, "path": asked.path}))
+        return None
+
+    def _open_files(self) -> int:
+        return len(self._files) + sum(asked.kind == _OPEN for asked in self._asked.values())
+
+    def _extension(self, asked: _Asked, reader: Reader) -> bool:
+        """Understand an extended request as far as it concerns us; whether it reads."""
+        extension = reader.string()
+        asked.name = _text(extension)[:NAME_LIMIT]
+        if extension in _NEUTRAL_EXTENSIONS:
+            return False
+        asked.writes = True
+        if extension == b"fsync@openssh.com":
+            asked.path = self._path(reader.string())
+        elif extension in _WRITING_EXTENSIONS:
+            asked.path = _text(reader.string())
+            asked.target = "" if extension == b"lsetstat@openssh.com" else _text(reader.string())
+        elif extension == _COPY:
+            # OpenSSH PROTOCOL §4.11: handle, offset, length, handle, offset. What is copied there never passes here.
+            asked.path = self._path(reader.string())
+            reader.uint64(), reader.uint64()
+            handle = reader.string()
+            asked.target = self._path(handle)
+            if handle in self._files:
+                self._files[handle].written.give_up()
+        return extension not in _WRITING_EXTENSIONS
+
+    def _path(self, handle: bytes) -> str:
+        file = self._files.get(handle)
+        return file.path if file else ""
 
     def _refuse(self, number: int, action: str, name: str, path: str, notes: list[Note]) -> bytes:
         reason = f"your role does not grant {action} here"
         notes.append(
             Note("session.refused", {"request": f"sftp {name}", "action": action, "command": path, "reason": reason})
         )
-        body = (
-            bytes([_STATUS]) + uint32(number) + uint32(_FX_PERMISSION_DENIED) + string(reason.encode()) + string(b"en")
-        )
-        return string(body)
+        return _status(number, _FX_PERMISSION_DENIED, reason)
+
+    # --- answers -----------------------------------------------------------------------------------------------
 
     def _reply(self, packet: bytes, notes: list[Note]) -> None:
         kind = packet[0]
@@ -208,60 +275,58 @@ class SftpInspector:
                 raise WireError("the node speaks another version of SFTP than 3")
             return
         reader = Reader(packet[1:])
-        number = reader.uint32()
-        if kind == _HANDLE and number in self._opening:
-            self._files[reader.string()] = _File(self._opening.pop(number))
-        elif kind == _DATA and number in self._reads:
-            handle, offset = self._reads.pop(number)
-            file = self._files.get(handle)
-            if file is not None:
-                file.read.add(offset, reader.string())
+        asked = self._asked.pop(reader.uint32(), None)
+        if asked is None:
+            raise WireError("an SFTP answer to a request nobody made")
+        if kind == _HANDLE and asked.kind == _OPEN:
+            read, written = Tally(self._shelf), Tally(self._shelf)
+            self._files[reader.string()] = _File(asked.path, asked.writes, read, written)
+        elif kind == _DATA and asked.kind == _READ and asked.file is not None:
+            asked.file.read.add(asked.offset, reader.string())
         elif kind == _STATUS:
-            self._status(number, reader.uint32(), notes)
+            notes += _outcome(asked, reader.uint32())
 
-    def _status(self, number: int, status: int, notes: list[Note]) -> None:
-        if number in self._closing:
-            file = self._files.pop(self._closing.pop(number), None)
-            if file is not None:
-                notes += _file_notes(file, complete=True)
-        elif number in self._opening:
-            path = self._opening.pop(number)
-            notes.append(Note("sftp.failed", {"operation": "open", "path": path, "status": status}))
-        elif number in self._changes:
-            name, path, target = self._changes.pop(number)
-            fields = {
-                "operation": name,
-                "path": path,
-                "target": target or None,
-                "outcome": "ok" if status == 0 else "failed",
-            }
-            notes.append(Note("session.file", fields))
-        elif number in self._writes:
-            file = self._files.get(self._writes.pop(number))
-            if file is not None and status != 0:
-                file.failed = True
-        else:
-            self._reads.pop(number, None)
+
+def _outcome(asked: _Asked, status: int) -> list[Note]:
+    """What to note when a request ended with *status*."""
+    if asked.kind == _CLOSE:
+        return [] if asked.file is None else _file_notes(asked.file, complete=True)
+    if asked.kind == _OPEN:
+        return [Note("sftp.failed", {"operation": "open", "path": asked.path, "status": status})]
+    if asked.kind == _WRITE:
+        if asked.file is not None and status != 0:
+            asked.file.failed = True
+        return []
+    return [_change_note(asked, "ok" if status == 0 else "failed")] if asked.writes else []
+
+
+def _change_note(asked: _Asked, outcome: str) -> Note:
+    fields = {"operation": asked.name, "path": asked.path, "target": asked.target or None, "outcome": outcome}
+    return Note("session.file", fields)
 
 
 def _file_notes(file: _File, *, complete: bool) -> list[Note]:
-    notes = []
-    for operation, tally in (("write", file.written), ("read", file.read)):
-        if tally.size or (operation == "read" and not file.written.size):
-            whole = complete and not file.failed
-            notes.append(
-                Note(
-                    "session.file",
-                    {
-                        "operation": operation,
-                        "path": file.path,
-                        "size": tally.size,
-                        "sha256": (tally.sha256 or None) if whole else None,
-                        "outcome": "failed" if file.failed else "ok" if complete else "incomplete",
-                    },
-                )
-            )
-    return notes
+    passed = [("write", file.written)] if file.written.size else []
+    passed += [("read", file.read)] if file.read.size else []
+    passed = passed or [("write", file.written) if file.for_writing else ("read", file.read)]
+    return [
+        Note(
+            "session.file",
+            {
+                "operation": operation,
+                "path": file.path,
+                "size": tally.size,
+                "sha256": (tally.sha256 or None) if complete and not file.failed else None,
+                "outcome": "failed" if file.failed else "ok" if complete else "incomplete",
+            },
+        )
+        for operation, tally in passed
+    ]
+
+
+def _status(number: int, code: int, reason: str) -> bytes:
+    """SSH_FXP_STATUS, with its length."""
+    return string(bytes([_STATUS]) + uint32(number) + uint32(code) + string(reason.encode()) + string(b"en"))
 
 
 def _text(raw: bytes) -> str:

@@ -31,8 +31,10 @@ class Tally:
 
     def add(self, offset: int, data: bytes) -> None:
         """*data* stands at *offset* of the file."""
+        if not data:
+            return
         self.size = max(self.size, offset + len(data))
-        if not self._in_order or not data:
+        if not self._in_order:
             return
         if offset > self._next:
             self._keep(offset, data)

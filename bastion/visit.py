@@ -21,9 +21,9 @@ from bastion.penalties import FAILED, Penalties
 from bastion.session import Services, Session, Way
 from bastion.shown import ShownKeys
 from bastion.ssh_adapter import PROHIBITED, SHORTAGE, UNKNOWN_TYPE, Opening, Proof, Shown, UserConnection
-from bastion.target import Target, TargetError, from_user_name, node_name
+from bastion.target import Target, TargetError, from_user_name, login_name, node_name
 from ca import audit, sshcert, wire
-from ca.errors import Unavailable
+from ca.errors import BartizanError
 from ca.sshcert import Certificate, CertificateError, CertKind
 from recordings.sshkey import PublicKey
 
@@ -59,15 +59,15 @@ class Door:
 class Visit:
     """The visitor of one user connection; see ``ssh_adapter.Visitor``."""
 
-    def __init__(self, door: Door, *, node: str | None, way: Way, outer_user: str | None = None) -> None:
+    def __init__(self, door: Door, *, node: str | None, way: Way, outer: Visit | None = None) -> None:
         self._door = door
+        self._outer = outer
         self._node = node
         self._way: Way = way
-        self._outer_user = outer_user
         self._session: Session | None = None
         self._connection: UserConnection | None = None
         self._proof: Proof | None = None
-        self._waiting = outer_user is None  # counted among those that are signing in
+        self._waiting = outer is None  # counted among those that are signing in
         self._told = False
         self._failures = 0
         self._jumped = 0
@@ -90,7 +90,7 @@ class Visit:
         )
         if len(certificate.principals) != 1:
             raise CertificateError("principal_mismatch", "a person's certificate has one principal, the user name")
-        if self._outer_user is not None and certificate.principals[0] != self._outer_user:
+        if self._outer is not None and certificate.principals != self._outer.principals:
             raise CertificateError("principal_mismatch", "the inner sign-in must be by the same person as the outer")
         return certificate
 
@@ -110,7 +110,7 @@ class Visit:
         cluster = self._door.services.trust.cluster
         try:
             if self._node is not None:
-                target: Target | None = Target(self._node, connection.user_name)
+                target: Target | None = Target(self._node, login_name(connection.user_name))
             else:
                 target = from_user_name(connection.user_name, cluster=cluster)
         except TargetError as error:
@@ -138,20 +138,27 @@ class Visit:
             node = node_name(host, cluster=door.services.trust.cluster)
         except TargetError as error:
             raise asyncssh.ChannelOpenError(PROHIBITED, str(error)) from None
-        self._jumped += 1
-        if self._jumped > MAX_JUMPS:
-            raise asyncssh.ChannelOpenError(SHORTAGE, "too many connections through one jump")
         try:
             shown = door.shown.ready(node) or await door.shown.fetch(node)
-        except Unavailable as error:
+        except BartizanError as error:
             raise asyncssh.ChannelOpenError(SHORTAGE, str(error)) from None
-        inner = Visit(door, node=node, way="jump", outer_user=self._proof.certificate.principals[0])
+        if self._jumped >= MAX_JUMPS:
+            raise asyncssh.ChannelOpenError(SHORTAGE, "too many connections through one jump")
+        self._jumped += 1
+        inner = Visit(door, node=node, way="jump", outer=self)
         return inner.connect(get_running_loop(), shown, (self._connection.source, 0))
+
+    @property
+    def principals(self) -> tuple[str, ...]:
+        """Of the certificate that signed in here."""
+        return () if self._proof is None else self._proof.certificate.principals
 
     def opening(self, opening: Opening) -> None:
         assert self._connection is not None
         if self._session is not None:
             self._session.opening(opening)
+        elif self._connection.open_channels >= 2 * MAX_JUMPS:
+            self._connection.refuse(opening, SHORTAGE, "too many channels at once")
         elif opening.kind == b"session":
             RefusedChannel(opening, self._connection, self._refusal)
         else:
@@ -169,6 +176,8 @@ class Visit:
         if self._waiting and self._failures and self._connection is not None:
             self._door.penalties.punish(self._connection.source, FAILED * self._failures, self._door.clock())
         self._leave_queue()
+        if self._outer is not None:
+            self._outer._jumped -= 1
         if self._session is not None:
             self._session.lost()
 

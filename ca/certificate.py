@@ -248,7 +248,7 @@ def target_plan(
         valid_after=begin - BACKDATED,
         valid_before=begin + TARGET_LIFE,
         critical_options={"source-address": addresses} if addresses else {},
-        extensions=frozenset({"permit-pty"}) if Action.SHELL in actions else frozenset(),
+        extensions=frozenset({"permit-pty"}) if {Action.SHELL, Action.EXEC} & set(actions) else frozenset(),
     )
 
 

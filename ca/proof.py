@@ -292,23 +292,11 @@ def _user_certificate(blob: bytes, *, user_cas: Collection[PublicKey], source: s
 
 
 def _check_signature(certificate: Certificate, asked: AuthRequest, *, signed: bytes, signature: bytes) -> None:
-    algorithm = signature_algorithm(certificate, asked.algorithm)
     try:
-        flags = certificate.public_key.verify(signed, signature, allow=(algorithm,))
-    except SignatureError as error:
-        raise ProofError("signature", f"the person's signature is refused: {error}") from error
-    if "verify-required" in certificate.critical_options and (flags is None or not flags.verified):
-        raise ProofError("verify_required", "the hardware key did not verify its user")
-
-
-def signature_algorithm(certificate: Certificate, name: str) -> str:
-    """The signature algorithm that goes with the public key algorithm *name* of a request (RFC 8332 §2)."""
-    if certificate.public_key.algorithm != "ssh-rsa":
-        if name == certificate.type:
-            return certificate.public_key.algorithm
-    elif name in ("rsa-sha2-512-cert-v01@openssh.com", "rsa-sha2-256-cert-v01@openssh.com"):
-        return name.removesuffix("-cert-v01@openssh.com")
-    raise ProofError("algorithm", f"algorithm {name[:64]!a} does not go with the certificate")
+        sshcert.verify_signature(certificate, asked.algorithm, signed, signature)
+    except CertificateError as error:
+        code = "signature" if error.code == "sig_bad" else error.code
+        raise ProofError(code, f"the person's signature is refused: {error}") from error
 
 
 def _session_key(request: wire.SessionRequest, h: bytes, others: Collection[bytes]) -> PublicKey:

@@ -273,6 +273,8 @@ def _manifest(id: str, request: SessionEnd) -> seal.Manifest:
         raise InvalidInput(f"manifest: {error}", code="manifest_invalid") from error
     if manifest.session != id or manifest.how != request.how:
         raise InvalidInput("manifest: it is of another session, or ended another way", code="manifest_invalid")
+    for part, what in seal.disorder(manifest):
+        raise InvalidInput(f"manifest: {part or 'chain'}: {what}", code="manifest_invalid")
     return manifest
 
 

@@ -463,3 +463,26 @@ def _within(networks: str, source: str | None) -> bool:
     except ValueError:
         return False
     return address is not None and any(address in network for network in listed)
+
+
+def verify_signature(certificate: Certificate, algorithm: str, data: bytes, signature: bytes) -> None:
+    """Check that the holder of *certificate* signed *data*, with the public key algorithm that the request names.
+
+    CertificateError: ``algorithm`` (it does not go with the certificate, RFC 8332 §2), ``sig_bad``, or
+    ``verify_required`` (a hardware key that did not verify its user, PROTOCOL.certkeys).
+    """
+    try:
+        flags = certificate.public_key.verify(data, signature, allow=(_signature_algorithm(certificate, algorithm),))
+    except SignatureError as error:
+        raise CertificateError("sig_bad", str(error), certificate=certificate) from error
+    if "verify-required" in certificate.critical_options and (flags is None or not flags.verified):
+        raise CertificateError("verify_required", "the hardware key did not verify its user", certificate=certificate)
+
+
+def _signature_algorithm(certificate: Certificate, name: str) -> str:
+    if certificate.public_key.algorithm != "ssh-rsa":
+        if name == certificate.type:
+            return certificate.public_key.algorithm
+    elif name in ("rsa-sha2-512-cert-v01@openssh.com", "rsa-sha2-256-cert-v01@openssh.com"):
+        return name.removesuffix("-cert-v01@openssh.com")
+    raise CertificateError("algorithm", f"algorithm {name[:64]!a} does not go with the certificate")

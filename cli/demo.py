@@ -53,6 +53,19 @@ tests:
   - {{user: {{name: alice, roles: [developer]}}, node: {{env: prod}}, login: "{login}", action: shell, expect: deny}}
 """
 
+SSHD_CONFIG = """\
+ListenAddress 127.0.0.1:{port}
+HostKey {key}
+PidFile none
+StrictModes no
+UsePAM no
+PrintMotd no
+PrintLastLog no
+PermitRootLogin yes
+AuthenticationMethods publickey
+Subsystem sftp internal-sftp
+"""
+
 TYPED = ("whoami", "echo 'every byte of this is recorded'", "ls -d /etc/ssh", "exit")
 
 
@@ -234,8 +247,7 @@ def _node(stage: Stage, name: str, env: str) -> Iterator[None]:
     lines = stage.bartizan("nodes", "sshd-config", name, *words, shown=False)
     node_id = lines.partition("ACCOUNT@")[2].split()[0]
     (folder / "principals").write_text(f"{stage.login}@{node_id}\n")
-    own = f"ListenAddress 127.0.0.1:{port}\nHostKey {key}\nPidFile none\nStrictModes no\nUsePAM no\nPrintMotd no\n"
-    own += "PermitRootLogin yes\nAuthenticationMethods publickey\nSubsystem sftp internal-sftp\n"
+    own = SSHD_CONFIG.format(port=port, key=key)
     (folder / "sshd_config").write_text(own + lines)
     if os.geteuid() == 0:
         Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)  # sshd as root does not start without it

@@ -18,10 +18,10 @@ def locks() -> None:
 
 
 @locks.command()
-@click.option("--user")
-@click.option("--node")
-@click.option("--role")
-@click.option("--login")
+@click.option("--user", help="This person.")
+@click.option("--node", help="This node.")
+@click.option("--role", help="Whoever holds this role.")
+@click.option("--login", help="This account, on every node that matches.")
 @click.option("--reason", required=True, help="Why. The person sees it, and the audit log keeps it.")
 @click.option("--for", "ttl", type=DURATION, help="How long, for example 8h. Default: until it is removed.")
 @click.option("--json", "as_json", is_flag=True, help="Print the lock as JSON.")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from ca.errors import BartizanError
+from ca.errors import BartizanError, NotSignedIn
 from cli import output
 from cli.client import signed_in
 from cli.profile import home
@@ -21,6 +21,8 @@ def logout() -> None:
         try:
             with signed_in(place) as authority:
                 authority.logout()
+        except NotSignedIn:
+            pass  # over already
         except BartizanError as error:
             output.warning(f"the authority could not be told: {error}")
         place.forget()

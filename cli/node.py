@@ -72,6 +72,15 @@ class Host:
         return [path for path in found if not path.name.startswith("ssh_host_dsa")]
 
 
+ssh_dir_option = click.option(
+    "--ssh-dir",
+    type=click.Path(path_type=Path, file_okay=False, exists=True),
+    default="/etc/ssh",
+    show_default=True,
+    help="Where this host's sshd keeps its configuration and keys.",
+)
+
+
 @click.group()
 def node() -> None:
     """Join this host as a node, and keep its host certificates fresh."""
@@ -85,9 +94,7 @@ def node() -> None:
 @click.option(
     "--address", type=ADDRESS, help="Where bastions reach its sshd. Default: the address it has now, port 22."
 )
-@click.option(
-    "--ssh-dir", type=click.Path(path_type=Path, file_okay=False, exists=True), default="/etc/ssh", show_default=True
-)
+@ssh_dir_option
 @click.option("--print", "print_only", is_flag=True, help="Certify, but write no configuration: print it.")
 def join(
     authority: str,
@@ -136,15 +143,13 @@ def join(
             files["bartizan/revoked_keys"] = ""
         replace_files(host.ssh, files | {"sshd_config.d/bartizan.conf": config}, mode=0o644)
         _sshd_test(host)
-    _install_timer(host)
     output.note(f"joined as {answer.node.name}; certificates until {output.when(answer.certificates[0].expires)}")
     output.hint("systemctl reload ssh   (or sshd, or send sshd a SIGHUP)")
+    _install_timer(host)
 
 
 @node.command()
-@click.option(
-    "--ssh-dir", type=click.Path(path_type=Path, file_okay=False, exists=True), default="/etc/ssh", show_default=True
-)
+@ssh_dir_option
 def renew(ssh_dir: Path) -> None:
     """Get new certificates for the keys that joined. Run by a timer; sshd reads them when it is reloaded."""
     host = Host(ssh_dir.absolute())

@@ -50,7 +50,7 @@ def add(
         return
     output.note(f"added {added.name} at {added.address}")
     if not added.pinned:
-        output.hint(f"bartizan nodes certify {added.name} ssh_host_ed25519_key.pub")
+        output.hint(f"{way.program} nodes certify {added.name} ssh_host_ed25519_key.pub")
 
 
 @nodes.command("list")
@@ -67,7 +67,7 @@ def list_(way: WayIn, as_json: bool) -> None:
     output.table(
         ("node", "address", "labels", "id", "host identity"),
         ([node.name, node.address, node.labels, node.id, _identity(node, now)] for node in known),
-        empty="no node yet: bartizan nodes add NAME --address HOST:PORT",
+        empty=f"no node yet: {way.program} nodes add NAME --address HOST:PORT",
     )
     late = [node.name for node in known if node.certificate_expires and node.certificate_expires < now + SOON]
     if late:

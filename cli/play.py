@@ -26,7 +26,7 @@ SEEK_SECONDS = 5.0
 CLEAR = "\x1b[!p\x1b[0m\x1b[2J\x1b[H"
 LEAVE = "\x1b[?1049l\x1b[!p\x1b[0m\x1b[?25h"
 KEYS = "space pause, . step, arrows or [ ] seek, q quit"
-ARROWS = {b"\x1b[C": "]", b"\x1b[D": "[", b"\x1bOC": "]", b"\x1bOD": "["}
+ARROWS = {"\x1b[C": "]", "\x1b[D": "[", "\x1bOC": "]", "\x1bOD": "["}
 
 
 @click.command()
@@ -46,9 +46,8 @@ def play(what: str, speed: float, idle_limit: float | None, channel: int | None,
             stage = Stage(with_input=with_input)
             if sys.stdout.isatty():
                 _introduced(header)
-                with _keyboard() as keyboard:
+                with _terminal(pty=header.pty) as keyboard:
                     _played(player, stage, keyboard, at=at)
-                stage.write(LEAVE + "\n")
             else:
                 stage.show(event for event in reader.events(folder, number) if event.at >= at)
         except reader.ReadError as error:
@@ -91,17 +90,24 @@ def _played(player: Player, stage: Stage, keyboard: int | None, *, at: float) ->
     while not player.ended:
         stage.show(player.due(time.monotonic()))
         wait = player.wait(time.monotonic())
-        match _key(keyboard, wait if wait is not None or player.paused else 0):
-            case "q":
+        for key in _keys(keyboard, wait if wait is not None or player.paused else 0):
+            if key == "q":
                 return
-            case " ":
-                (player.resume if player.paused else player.pause)(time.monotonic())
-            case ".":
-                stage.show(player.step(time.monotonic()))
-            case "]":
-                _sought(player, stage, player.position + SEEK_SECONDS)
-            case "[":
-                _sought(player, stage, player.position - SEEK_SECONDS)
+            _obeyed(key, player, stage)
+
+
+def _obeyed(key: str, player: Player, stage: Stage) -> None:
+    match key:
+        case " " if player.paused:
+            player.resume(time.monotonic())
+        case " ":
+            player.pause(time.monotonic())
+        case ".":
+            stage.show(player.step(time.monotonic()))
+        case "]":
+            _sought(player, stage, player.position + SEEK_SECONDS)
+        case "[":
+            _sought(player, stage, player.position - SEEK_SECONDS)
 
 
 def _sought(player: Player, stage: Stage, at: float) -> None:
@@ -111,30 +117,41 @@ def _sought(player: Player, stage: Stage, at: float) -> None:
     stage.show(passed)
 
 
-def _key(keyboard: int | None, wait: float | None) -> str:
-    """The key that was pressed within *wait* seconds (for ever when None), or nothing."""
+def _keys(keyboard: int | None, wait: float | None) -> list[str]:
+    """The keys that were pressed within *wait* seconds (for ever when None). A terminal that is gone is a "q"."""
     if keyboard is None:
         time.sleep(wait or 0)
-        return ""
+        return []
     if not select.select([keyboard], [], [], wait)[0]:
-        return ""
-    pressed = os.read(keyboard, 64)
-    return ARROWS.get(pressed, pressed[:1].decode("latin-1") if pressed else "q")
+        return []
+    pressed = os.read(keyboard, 64).decode("latin-1")
+    for arrow, key in ARROWS.items():
+        pressed = pressed.replace(arrow, key)
+    return [key for key in pressed if key in " .[]q"] if pressed else ["q"]
 
 
 @contextmanager
-def _keyboard() -> Iterator[int | None]:
-    """Keys one by one, unseen; the terminal is as it was afterwards. None when there is no keyboard."""
-    if not sys.stdin.isatty():
-        yield None
-        return
-    keyboard = sys.stdin.fileno()
-    before = termios.tcgetattr(keyboard)
+def _terminal(*, pty: bool) -> Iterator[int | None]:
+    """Keys one by one, unseen; gives the keyboard, if there is one. The terminal is as it was afterwards.
+
+    What a *pty* gave has its line ends already: the terminal must not add to them.
+    """
+    screen = sys.stdout.fileno()
+    keyboard = sys.stdin.fileno() if sys.stdin.isatty() else None
+    before = {number: termios.tcgetattr(number) for number in (screen, keyboard) if number is not None}
     try:
-        tty.setcbreak(keyboard)
+        if keyboard is not None:
+            tty.setcbreak(keyboard)
+        if pty:
+            modes = termios.tcgetattr(screen)
+            modes[1] &= ~termios.OPOST
+            termios.tcsetattr(screen, termios.TCSADRAIN, modes)
         yield keyboard
     finally:
-        termios.tcsetattr(keyboard, termios.TCSADRAIN, before)
+        output.raw(LEAVE.encode())
+        for number, modes in before.items():
+            termios.tcsetattr(number, termios.TCSADRAIN, modes)
+        output.raw(b"\n")
 
 
 def _introduced(header: Header) -> None:

@@ -42,7 +42,7 @@ def list_(way: WayIn, as_json: bool) -> None:
     output.table(
         ("user", "roles", "state", "since"),
         ([user.name, user.roles, _state(user), user.created] for user in known),
-        empty="nobody yet: bartizan users add NAME --role ROLE",
+        empty=f"nobody yet: {way.program} users add NAME --role ROLE",
     )
 
 
@@ -74,7 +74,9 @@ def enable(way: WayIn, name: str) -> None:
 def set_roles(way: WayIn, name: str, roles: tuple[str, ...], none: bool) -> None:
     """Replace the roles of NAME. Live sessions that they no longer allow end at once."""
     if bool(roles) == none:
-        raise InvalidInput("give the roles to hold, or --none", hint=f"bartizan users set-roles {name} --role ROLE")
+        raise InvalidInput(
+            "give the roles to hold, or --none", hint=f"{way.program} users set-roles {name} --role ROLE"
+        )
     with way.open() as authority:
         changed = authority.change_user(name, wire.UserChange(roles=list(roles)))
     output.note(f"{name} holds {', '.join(changed.roles) or 'no role'}")

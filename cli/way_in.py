@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +21,13 @@ class WayIn:
 
     data: Path | None = None
     authority: str | None = None
+
+    @property
+    def program(self) -> str:
+        """How the program was called, for hints that can be typed."""
+        if self.data is not None:
+            return f"bartizan --data {shlex.quote(str(self.data))}"
+        return f"bartizan --authority {self.authority}" if self.authority else "bartizan"
 
     def open(self) -> Authority:
         """Connect. Without an option: the system's data folder if it is there, else one's own sign-in."""

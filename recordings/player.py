@@ -58,7 +58,7 @@ class Player:
         shown: list[Event] = []
         while self._next is not None and not self.paused:
             wait = self._wait(clock)
-            if wait > 0:
+            if wait > _SOON:
                 break
             self._clock = clock + wait  # this event was due a little earlier; the next gap counts from there
             shown.append(self._take())
@@ -140,6 +140,10 @@ class Player:
             moved = self.position + (clock - self._clock) * self._speed
             self.position = min(max(moved, self.position), max(self._next.at, self.position))
         self._clock = clock
+
+
+_SOON = 1e-6
+"""Seconds that nobody can wait for; less than the resolution of a clock must not be asked for again and again."""
 
 
 def _checked(speed: float) -> float:

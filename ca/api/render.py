@@ -13,10 +13,12 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from ca import errors
+from ca.audit import AuditError
 from ca.errors import BartizanError
 
 STATUS: dict[type[BartizanError], int] = {
     errors.InvalidInput: 400,
+    AuditError: 400,
     errors.NotSignedIn: 401,
     errors.AccessDenied: 403,
     errors.NotFound: 404,

@@ -15,7 +15,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
-from sqlalchemy import Connection, Executable, Row, event, text
+from sqlalchemy import Connection, Executable, Row, event
 from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
@@ -84,8 +84,6 @@ async def opened(file: Path, clock: Callable[[], datetime]) -> AsyncIterator[Sto
         async with writer.begin() as connection:
             await connection.run_sync(migrations.upgrade)
         yield Store(reader, writer, clock)
-        async with writer.connect() as connection:
-            await connection.execute(text("PRAGMA optimize"))
     finally:
         await reader.dispose()
         await writer.dispose()

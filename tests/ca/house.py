@@ -7,6 +7,10 @@ Everything is real but the clock and the doors: requests go to the app itself, t
 
 from __future__ import annotations
 
+import base64
+import hashlib
+import shutil
+import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -24,7 +28,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from ca import audit
+from ca import audit, tls
 from ca.api import create_app
 from ca.api.door import PEER, UNIX
 from ca.app import Authority, opened
@@ -33,8 +37,10 @@ from ca.settings import Address, Settings
 from ca.store import audit as log
 from recordings import sshsig
 from recordings.sshkey import PublicKey
+from recordings.sshwire import string, uint32
 from tests.ca import forge
 
+CHEAP = PasswordHasher(time_cost=1, memory_cost=64, parallelism=1)
 BEGAN = datetime(2026, 6, 1, 12, 0, 0, tzinfo=UTC)
 PASSWORD = "correct horse battery"
 ROLES = """
@@ -173,14 +179,29 @@ async def house(folder: Path, **change: Any) -> AsyncIterator[House]:
     settings = Settings(
         data=folder, **{"web": Address("127.0.0.1", 8443), "public_ssh": Address("127.0.0.1", 2222), **change}
     )
-    cheap = Passwords(PasswordHasher(time_cost=1, memory_cost=64, parallelism=1))
-    async with opened(settings, clock=clock, passwords=cheap) as authority:
+    if not change and not any(folder.iterdir()):
+        shutil.copytree(await _first_start(), folder, dirs_exist_ok=True)
+    async with opened(settings, clock=clock, passwords=Passwords(CHEAP)) as authority:
         made = House(authority, clock, create_app(authority))
         try:
             yield made
         finally:
             for client in made.clients:
                 await client.aclose()
+
+
+async def _first_start() -> Path:
+    """A folder as the first start leaves it, made once: migrations take longer than most tests."""
+    if not _made:
+        _made.append(tempfile.TemporaryDirectory(prefix="house-"))
+        data = Path(_made[0].name)
+        settings = Settings(data=data, web=Address("127.0.0.1", 8443), public_ssh=Address("127.0.0.1", 2222))
+        async with opened(settings, clock=Clock(), passwords=Passwords(CHEAP)):
+            pass
+    return Path(_made[0].name)
+
+
+_made: list[tempfile.TemporaryDirectory[str]] = []
 
 
 def possession(key: forge.Signer, nonce: str, *, namespace: str = "bartizan-enrol") -> str:
@@ -192,11 +213,6 @@ def possession(key: forge.Signer, nonce: str, *, namespace: str = "bartizan-enro
 
 def forge_sshsig(key: forge.Signer, message: bytes, namespace: str) -> str:
     """PROTOCOL.sshsig, for kinds of keys that the product never signs with."""
-    import base64
-    import hashlib
-
-    from recordings.sshwire import string, uint32
-
     digest = hashlib.sha512(message).digest()
     signed = b"SSHSIG" + string(namespace.encode()) + string(b"") + string(b"sha512") + string(digest)
     blob = b"SSHSIG" + uint32(1) + string(key.blob) + string(namespace.encode()) + string(b"") + string(b"sha512")
@@ -212,6 +228,4 @@ def certificate_request(key: ec.EllipticCurvePrivateKey) -> str:
 
 
 def key_digest(certificate: x509.Certificate) -> str:
-    from ca.tls import key_digest as digest
-
-    return digest(certificate)
+    return tls.key_digest(certificate)

@@ -139,6 +139,7 @@ def test_a_forbidden_key_is_not_certified() -> None:
         ("hello", "key_invalid"),
         (sshcert.parse(forge.Forged().signed(AUTHORITY)).line(), "key_type"),
     ],
+    ids=["another type", "no key", "a certificate"],
 )
 def test_a_key_that_we_do_not_take_is_refused_with_its_own_code(line: str, code: str) -> None:
     """CA-29, CA-30, CA-31."""
@@ -161,12 +162,13 @@ def test_a_target_certificate_opens_one_node_as_one_login_for_a_minute() -> None
     ("actions", "extensions"),
     [
         ({"shell"}, {"permit-pty"}),
-        ({"exec"}, set()),
-        ({"sftp.read", "exec"}, set()),
+        ({"exec"}, {"permit-pty"}),
+        ({"sftp.read"}, set()),
+        ({"sftp.read", "sftp.write"}, set()),
         ({"shell", "exec"}, {"permit-pty"}),
     ],
 )
-def test_a_terminal_comes_with_a_shell_alone(actions: set[str], extensions: set[str]) -> None:
+def test_a_terminal_comes_with_a_shell_or_a_command(actions: set[str], extensions: set[str]) -> None:
     """CA-26: extensions mirror what was granted."""
     assert target(actions=actions).extensions == extensions
 

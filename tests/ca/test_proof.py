@@ -159,7 +159,7 @@ def test_a_client_that_names_no_host_key_is_not_bound() -> None:
 
 
 @pytest.mark.parametrize("method", [PUBLICKEY, HOSTBOUND])
-@pytest.mark.parametrize("k_s", [BASTION.blob, shown("bastion.example.com", "bartizan")])
+@pytest.mark.parametrize("k_s", [BASTION.blob, shown("bastion.example.com", "bartizan")], ids=["key", "certificate"])
 @pytest.mark.parametrize("separator", ["+", "%"])
 def test_in_the_third_way_the_user_name_binds(method: str, k_s: bytes, separator: str) -> None:
     scene = Scene(way="username", method=method, k_s=k_s, user=f"root{separator}web1")
@@ -349,7 +349,11 @@ def test_the_host_key_that_was_shown_names_bastion_and_node(way: Literal["config
     assert refused(Scene(way=way, k_s=k_s, method=PUBLICKEY)) == "proof_host_key"
 
 
-@pytest.mark.parametrize("k_s", [OTHER.blob, shown("bartizan", key=OTHER), shown("bartizan", valid_before=FORK - 1)])
+@pytest.mark.parametrize(
+    "k_s",
+    [OTHER.blob, shown("bartizan", key=OTHER), shown("bartizan", valid_before=FORK - 1)],
+    ids=["another key", "another bastion", "expired"],
+)
 def test_in_the_third_way_the_host_key_is_still_the_bastions(k_s: bytes) -> None:
     """CV-21."""
     assert refused(Scene(way="username", k_s=k_s)) == "proof_host_key"
@@ -568,7 +572,11 @@ def test_the_sessions_key_is_nobody_elses(signer: Signer) -> None:
     assert refused(Scene(session=signer.private)) == "proof_possession"
 
 
-@pytest.mark.parametrize("line", ["hello", "ssh-rsa AAAA", forge.rsa_key().public.line(), forge.ecdsa().public.line()])
+@pytest.mark.parametrize(
+    "line",
+    ["hello", "ssh-rsa AAAA", forge.rsa_key().public.line(), forge.ecdsa().public.line()],
+    ids=["no key", "cut", "RSA", "ECDSA"],
+)
 def test_the_sessions_key_is_of_the_one_kind(line: str) -> None:
     assert refused(Scene(session_key=line)) == "proof_possession"
 

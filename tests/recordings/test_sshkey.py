@@ -87,6 +87,7 @@ def test_no_line_can_crash_the_reader(text: str) -> None:
         "ssh-ed25519 " + base64.b64encode(forge.every_kind()[0].blob).decode().replace("AAAA", "AAA", 1),
         "ssh-ed25519 " + "A" * 200_000,
     ],
+    ids=range(9),
 )
 def test_another_line_is_refused(line: str) -> None:
     with pytest.raises(KeyFormatError):

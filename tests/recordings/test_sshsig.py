@@ -158,6 +158,7 @@ def test_another_body_is_refused(spoil: object) -> None:
         SIGNED.replace("U1NI", "ääää", 1),
         f"{sshsig.BEGIN}\n{'A' * 100_000}\n{sshsig.END}\n",
     ],
+    ids=range(11),
 )
 def test_other_armor_is_refused(armored: str) -> None:
     assert refused(armored) == "invalid"

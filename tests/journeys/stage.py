@@ -1,0 +1,229 @@
+"""What the stories share: an operator's HTTP door, a session that stays open, and a recording read with stock tools."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any, TypeVar
+
+import httpx
+
+from tests.product import Person, Product, Way
+from tests.sshd import LOGIN
+
+T = TypeVar("T")
+HOME = Path(__file__).parents[2]
+"""Where the product's own programs are found."""
+
+
+def eventually(look: Callable[[], T | None], *, within: float = 30, what: str = "") -> T:
+    """What *look* gives as soon as it is something; the patience is generous, the machine may be busy."""
+    end = time.monotonic() + within
+    while True:
+        found = look()
+        if found:
+            return found
+        assert time.monotonic() < end, f"not within {within:.0f} s: {what or look}"
+        time.sleep(0.05)
+
+
+@contextmanager
+def operator(product: Product) -> Iterator[httpx.Client]:
+    """The socket in the data folder, with the token beside it: what `bartizan` uses, without starting a program."""
+    token = (product.data / "admin.token").read_text().strip()
+    transport = httpx.HTTPTransport(uds=str(product.data / "authority.sock"))
+    with httpx.Client(
+        transport=transport, base_url="http://localhost", headers={"Authorization": f"Bearer {token}"}, timeout=30
+    ) as client:
+        yield client
+
+
+def sessions(product: Product, **narrow: str) -> list[dict[str, Any]]:
+    """The sessions that the authority knows, newest first."""
+    with operator(product) as door:
+        answer = door.get("/v1/sessions", params=narrow)
+    found: list[dict[str, Any]] = answer.raise_for_status().json()
+    return found
+
+
+def events(product: Product, code: str, **fields: object) -> list[dict[str, Any]]:
+    """The events of the audit log with this code whose fields are these."""
+    found: list[dict[str, Any]] = []
+    after = 0
+    with operator(product) as door:
+        while page := door.get("/v1/audit", params={"after": after, "limit": 1000}).raise_for_status().json():
+            found += page
+            after = page[-1]["seq"]
+    return [one for one in found if one["code"] == code and fields.items() <= one["fields"].items()]
+
+
+# --- a session that stays open ------------------------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class Live:
+    """A running ``ssh`` whose remote command goes on until somebody ends it."""
+
+    id: str
+    process: subprocess.Popen[bytes]
+    out: Path
+    err: Path
+
+    @property
+    def output(self) -> bytes:
+        return self.out.read_bytes()
+
+    @property
+    def said(self) -> str:
+        """What the person read on standard error."""
+        return self.err.read_text(errors="replace")
+
+    def send(self, data: bytes) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.write(data)
+        self.process.stdin.flush()
+
+    def ends(self, *, within: float = 20) -> int:
+        """Wait until ssh has ended; its exit status."""
+        return self.process.wait(timeout=within)
+
+
+@contextmanager
+def live_session(
+    person: Person,
+    node: str = "web1",
+    command: str = "echo in; exec cat",
+    *,
+    way: Way = "config",
+    options: Sequence[str] = (),
+    waits_for: bytes = b"in\n",
+) -> Iterator[Live]:
+    """Somebody on *node*, past the first line of output; ended on the way out, if not before."""
+    person.folder.mkdir(parents=True, exist_ok=True)
+    stem = f"live-{time.monotonic_ns()}"
+    out, err = person.folder / f"{stem}.out", person.folder / f"{stem}.err"
+    before = {one["id"] for one in sessions(person.product, user=person.name)}
+    with out.open("wb") as stdout, err.open("wb") as stderr:
+        process = subprocess.Popen(
+            person.ssh_command(node, command, way=way, options=options),
+            env=person.environment,
+            stdin=subprocess.PIPE,
+            stdout=stdout,
+            stderr=stderr,
+        )
+    try:
+        eventually(lambda: waits_for in out.read_bytes() or process.poll() is not None, what="the first line")
+        assert process.poll() is None, err.read_text()
+        (new,) = {one["id"] for one in sessions(person.product, user=person.name)} - before
+        yield Live(new, process, out, err)
+    finally:
+        process.kill()
+        process.wait(timeout=10)
+        assert process.stdin is not None
+        process.stdin.close()
+
+
+def newest(person: Person, node: str = "web1") -> str:
+    """The id of the person's latest session on *node*."""
+    id: str = sessions(person.product, user=person.name, node=node)[0]["id"]
+    return id
+
+
+# --- recordings ---------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Tape:
+    """The folder of one recording, read with stock tools alone."""
+
+    folder: Path
+    streams: dict[str, bytes] = field(default_factory=dict)
+
+    def stream(self, name: str = "c0") -> bytes:
+        """The lines of one stream so far: ``c0``, ``c1``, ``c0.in``, ``events``."""
+        parts = sorted(self.folder.glob(f"{name}.0*.zst"))
+        return zstdcat(*parts) if parts else b""
+
+    def notes(self) -> list[dict[str, Any]]:
+        """What is not a stream: requests, files, refusals."""
+        return [json.loads(line) for line in self.stream("events").splitlines()]
+
+    def noted(self, code: str) -> list[dict[str, Any]]:
+        return [note for note in self.notes() if note.get("code") == code]
+
+    def text(self) -> bytes:
+        """Everything that it holds, decompressed."""
+        return zstdcat(*sorted(self.folder.glob("*.zst")))
+
+    @property
+    def manifest(self) -> dict[str, Any]:
+        made: dict[str, Any] = json.loads((self.folder / "manifest.json").read_bytes())
+        return made
+
+    @property
+    def sealed(self) -> bool:
+        return (self.folder / "manifest.json.authority.sig").exists()
+
+
+def tape(product: Product, session: str) -> Tape:
+    """A recording, whatever state it is in."""
+    return Tape(product.recording_folder(session))
+
+
+def sealed_tape(product: Product, session: str) -> Tape:
+    """A recording once it is sealed and countersigned."""
+    found = tape(product, session)
+    eventually(lambda: found.sealed, what=f"{session} is sealed")
+    return found
+
+
+def zstdcat(*parts: Path) -> bytes:
+    return subprocess.run(["zstdcat", *parts], capture_output=True, check=True, timeout=60).stdout
+
+
+def stock_verdict(folder: Path, allowed_signers: str, principal: str = "local") -> subprocess.CompletedProcess[bytes]:
+    """What stock ``ssh-keygen -Y verify`` says of a manifest, believing *allowed_signers* only."""
+    signers = folder.parent / f"{folder.name}.signers"
+    signers.write_text(allowed_signers)
+    name = "manifest.json.authority.sig" if principal == "authority" else "manifest.json.sig"
+    words = ["-Y", "verify", "-f", signers, "-I", principal, "-n", "bartizan-recording", "-s", folder / name]
+    with (folder / "manifest.json").open("rb") as manifest:
+        return subprocess.run(["ssh-keygen", *words], stdin=manifest, capture_output=True, check=False, timeout=30)
+
+
+# --- processes ----------------------------------------------------------------------------------------------------
+
+
+def children(product: Product, word: str) -> list[int]:
+    """The process ids of what ``bartizan up`` started itself and whose command line holds *word*."""
+    pids = Path(f"/proc/{product.process.pid}/task/{product.process.pid}/children").read_text().split()
+    return [pid for pid in map(int, pids) if word in " ".join(argv(pid))]
+
+
+def argv(pid: int) -> list[str]:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace").split("\0")[:-1]
+    except FileNotFoundError:
+        return []
+
+
+def killed(*pids: int) -> None:
+    """As if the power had failed for these processes."""
+    for pid in pids:
+        os.kill(pid, signal.SIGKILL)
+
+
+def start(command: Sequence[str | Path], env: dict[str, str], **files: IO[bytes] | int) -> subprocess.Popen[bytes]:
+    """A program in the background, with pipes unless *files* says otherwise."""
+    pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    return subprocess.Popen(command, env=env, **(pipes | files))
+
+
+__all__ = ["LOGIN"]
