@@ -110,7 +110,15 @@ class Session:
     # --- the way -----------------------------------------------------------------------------------------------
 
     async def run(self) -> None:
-        """The session from beginning to end. Never raises but for cancellation."""
+        """The session from beginning to end. Never raises but for cancellation: a bug here ends no other session."""
+        try:
+            await self._run()
+        except Exception:
+            log.exception("session.bug", session=self.id)
+            self._services.sessions.pop(self.id, None)
+            self._user.abort()
+
+    async def _run(self) -> None:
         how = "failed"
         try:
             key = await self._authorize()  # 1
@@ -209,7 +217,7 @@ class Session:
         self._node.on_lost = self._wake.set
 
     async def _relay(self) -> str:
-        if self._ending is None:
+        if self._ending is None and self._user.alive:
             for opening in self._waiting:
                 self._bridge(opening)
             self._waiting.clear()
@@ -247,9 +255,7 @@ class Session:
         """Step 5, in reverse order of opening; shielded by time limits, so that a dead peer holds nothing up."""
         if self._ending is not None:
             reason = self._ending[1]
-            for opening in self._waiting:
-                RefusedChannel(opening, self._user, reason)
-            self._waiting.clear()
+            self._turn_away(reason)
             for bridge in list(self._bridges):
                 if self._recorder_failed is None:
                     bridge.end(reason)
@@ -354,11 +360,16 @@ class Session:
     def _refuse(self, error: BartizanError) -> None:
         """From now on whatever the user starts is answered with *error* and status 255."""
         self._refusal = f"{error}; {error.hint}" if error.hint else str(error)
-        for opening in self._waiting:
-            RefusedChannel(opening, self._user, self._refusal)
-        self._waiting.clear()
+        self._turn_away(self._refusal)
         for bridge in list(self._bridges):
             bridge.end_unrecorded(self._refusal)
+
+    def _turn_away(self, reason: str) -> None:
+        """Tell *reason* on the channels that have waited for the node."""
+        for opening in self._waiting:
+            if self._user.alive:
+                RefusedChannel(opening, self._user, reason)
+        self._waiting.clear()
 
     # --- back-pressure -----------------------------------------------------------------------------------------
 

@@ -65,8 +65,8 @@ async def delete_old(settings: Settings, store: Store, metrics: Metrics) -> None
     now = await store.read(lambda db: db.now)
     keep = timedelta(days=settings.recordings_keep_days)
     entries = await asyncio.to_thread(reader.listing, settings.recordings_folder)
+    reason = f"older than {settings.recordings_keep_days} days"
     for entry in retention.expired(entries, keep=keep, now=now):
-        reason = f"older than {settings.recordings_keep_days} days"
         await store.write(lambda db, id=entry.session: _mark_deleted(db, id, reason))  # type: ignore[misc]
         try:
             await asyncio.to_thread(retention.delete, entry)

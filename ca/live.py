@@ -77,7 +77,8 @@ class Live:
         actions = tuple(GrantedAction.model_validate(action) for action in session.actions)
         self._alive[session.id] = _Alive(session, actions, heard=now)
         key = (session.bastion_id, session.worker)
-        self._workers.setdefault(key, _Worker(session.bastion_id, session.worker, heard=now))
+        worker = self._workers.setdefault(key, _Worker(session.bastion_id, session.worker, heard=now))
+        worker.heard = max(worker.heard, now)
         self._count()
 
     def gone(self, id: str) -> None:

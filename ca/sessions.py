@@ -6,8 +6,8 @@ The path of one session authorization, and of its end. The numbered plan of ``au
 3. Person: the account is there and open; the certificate is one that we issued and did not take back.
 4. Decide: roles and locks give some action on this node as this login (``ca/policy.py``), or the person hears why not.
 5. Store: session, target certificate and their events, in the transaction of steps 2 to 4.
-6. Sign: ``ca/issue.py``.
-7. Live: from now on locks, roles and administrators reach it.
+6. Live: from now on locks, roles and administrators reach it.
+7. Sign: ``ca/issue.py``.
 """
 
 from __future__ import annotations
@@ -59,14 +59,15 @@ async def authorize(authority: Authority, bastion: Bastion, request: SessionRequ
     if isinstance(decided, SessionDenied):
         authority.metrics.sessions.labels("denied").inc()
         return decided
-    # 6.
+    # 6. Nothing is awaited since 5: a lock that comes now finds the session alive.
+    authority.live.add(decided.session, decided.session.started)
+    # 7.
     try:
         (certificate,) = await authority.issuer.sign([decided.stored])
     except BaseException:
+        authority.live.gone(decided.session.id)
         await _never_began(authority, decided.session.id)
         raise
-    # 7.
-    authority.live.add(decided.session, decided.session.started)
     authority.metrics.sessions.labels("allowed").inc()
     return SessionAllowed(
         session=decided.session.id,

@@ -103,8 +103,8 @@ def read_private(file: Path) -> bytes:
         if file.is_symlink():
             raise Unavailable(f"{file}: is a symbolic link", code="key_file") from error
         raise Unavailable(f"{file}: {error.strerror}", code="key_file") from error
-    with os.fdopen(handle, "rb") as stream:
-        found = os.fstat(stream.fileno())
+    try:
+        found = os.fstat(handle)
         mode = stat.S_IMODE(found.st_mode)
         if not stat.S_ISREG(found.st_mode):
             raise Unavailable(f"{file}: is not a plain file", code="key_file")
@@ -112,7 +112,10 @@ def read_private(file: Path) -> bytes:
             raise Unavailable(f"{file}: belongs to user {found.st_uid}, not to {os.geteuid()}", code="key_file")
         if mode & 0o077:
             raise Unavailable(f"{file}: mode is {mode:04o}, must be 0600", hint=f"chmod 600 {file}", code="key_file")
-        return stream.read()
+        with os.fdopen(os.dup(handle), "rb") as stream:
+            return stream.read()
+    finally:
+        os.close(handle)
 
 
 def write_private(file: Path, content: bytes) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import fcntl
 import getpass
-import json
+import grp
 import os
 import pty
 import secrets
@@ -32,7 +32,8 @@ from typing import NoReturn
 import click
 
 from ca.errors import NotFound, Unavailable
-from cli import output
+from cli import output, sshd_config
+from cli.client import Authority, pin_of
 from cli.up import end_with_us, environment, python
 
 SSHD_PLACES = "/usr/sbin:/usr/local/sbin:/usr/lib/ssh"
@@ -90,16 +91,15 @@ class Stage:
         """The environment of *person*'s laptop."""
         return environment() | {"BART_HOME": str(self.home(person))}
 
-    def bartizan(self, *words: str, stdin: str = "", shown: bool = True) -> str:
-        """Run ``bartizan --data … WORDS`` and give what it printed."""
-        if shown:
-            output.typed(shlex.join(["bartizan", "--data", str(self.data), *words]))
-        return _run([*python("cli.bartizan"), "--data", str(self.data), *words], environment(), stdin=stdin)
+    def bartizan(self, *words: str, stdin: str = "") -> None:
+        """Run ``bartizan --data … WORDS``, seen."""
+        output.typed(shlex.join(["bartizan", "--data", str(self.data), *words]))
+        _run([*python("cli.bartizan"), "--data", str(self.data), *words], environment(), stdin=stdin)
 
-    def bart(self, person: str, *words: str, stdin: str = "", capture: bool = False) -> str:
-        """Run ``bart WORDS`` as *person*; what it says is seen unless captured."""
+    def bart(self, person: str, *words: str, stdin: str = "") -> None:
+        """Run ``bart WORDS`` as *person*, seen."""
         output.typed(shlex.join(["bart", *words]))
-        return _run(python("cli.bart") + list(words), self.of(person), stdin=stdin, seen=not capture)
+        _run([*python("cli.bart"), *words], self.of(person), stdin=stdin)
 
     def config(self, person: str) -> str:
         return str(self.home(person) / "ssh_config")
@@ -146,8 +146,12 @@ def _use(stage: Stage) -> None:
     config = stage.config("alice")
     output.narrate("2. alice types plain ssh. No wrapper, no host-key question; her certificate ends by itself.")
     _seen(["ssh", "-F", config, "web1", f"echo hello from $(hostname) as {stage.login}"], stage.of("alice"))
-    output.narrate("   A shell, typed into by hand:")
-    _typed_shell(["ssh", "-F", config, "web1"], stage.of("alice"))
+    if _sshd_may_give_terminals():
+        output.narrate("   A shell, typed into by hand:")
+        _typed_shell(["ssh", "-F", config, "web1"], stage.of("alice"))
+    else:
+        output.narrate("   A shell (without a terminal: this machine's /dev/pts lets only root's sshd give one):")
+        _seen(["ssh", "-F", config, "-T", "web1"], stage.of("alice"), stdin="\n".join([*TYPED, ""]))
     output.narrate("   The same through a jump, as stock tools do it:")
     _seen(["ssh", "-F", config, "-J", "bartizan", f"{stage.login}@web1", "echo through a jump"], stage.of("alice"))
     output.narrate("   db1 is not hers. The bastion says no, and why:")
@@ -173,11 +177,11 @@ def _prove(stage: Stage, session: str) -> None:
     )
     output.typed(f"cd {evidence}")
     output.typed(command)
-    _run(["sh", "-c", command], environment(), cwd=evidence, seen=True)
+    _run(["sh", "-c", command], environment(), cwd=evidence)
     stage.bart("carol", "recordings", "verify", session)
-    output.block(stage.bartizan("audit", "verify"))
+    stage.bartizan("audit", "verify")
     output.narrate("   And the log of what happened, hash-chained (the last lines):")
-    output.block(stage.bartizan("audit", "tail", "-n", "8"))
+    stage.bartizan("audit", "tail", "-n", "8")
 
 
 def _stay(stage: Stage, session: str) -> None:
@@ -235,18 +239,18 @@ def _node(stage: Stage, name: str, env: str) -> Iterator[None]:
     _run(["ssh-keygen", "-qt", "ed25519", "-N", "", "-f", str(key)], environment())
     stage.bartizan("nodes", "add", name, "--address", f"127.0.0.1:{port}", "--label", f"env={env}")
     stage.bartizan("nodes", "certify", name, f"{key}.pub")
-    (folder / "target_ca.pub").write_text(stage.bartizan("ca", "export", "target", shown=False))
+    with Authority.over_socket(stage.data) as authority:
+        trust = authority.node_trust(name)
+    (folder / "target_ca.pub").write_text("".join(f"{line}\n" for line in trust.target_ca))
     (folder / "revoked_keys").touch()
-    paths = {
-        "--trusted-ca": folder / "target_ca.pub",
-        "--host-certificate": f"{key}-cert.pub",
-        "--revoked-keys": folder / "revoked_keys",
-        "--principals-file": folder / "principals",
-    }
-    words = [str(word) for pair in paths.items() for word in pair]
-    lines = stage.bartizan("nodes", "sshd-config", name, *words, shown=False)
-    node_id = lines.partition("ACCOUNT@")[2].split()[0]
-    (folder / "principals").write_text(f"{stage.login}@{node_id}\n")
+    (folder / "principals").write_text(f"{stage.login}@{trust.id}\n")
+    paths = sshd_config.Paths(
+        trusted_ca=f"{folder}/target_ca.pub",
+        host_certificates=[f"{key}-cert.pub"],
+        revoked_keys=f"{folder}/revoked_keys",
+        principals_file=f"{folder}/principals",
+    )
+    lines = sshd_config.lines(trust, paths, explain=False, unused_timeout=False)
     own = SSHD_CONFIG.format(port=port, key=key)
     (folder / "sshd_config").write_text(own + lines)
     if os.geteuid() == 0:
@@ -260,17 +264,18 @@ def _node(stage: Stage, name: str, env: str) -> Iterator[None]:
 def _person(stage: Stage, name: str, role: str) -> None:
     password = secrets.token_urlsafe(18)
     stage.bartizan("users", "add", name, "--role", role, "--password-stdin", stdin=f"{password}\n")
-    pin = stage.bartizan("pin", shown=False).strip()
+    with Authority.over_socket(stage.data) as authority:
+        pin = pin_of(authority.tls_root())
     where = ["--authority", f"https://{stage.web}", "--pin", pin, "--user", name, "--password-stdin"]
     stage.bart(name, "login", *where, stdin=f"{password}\n")
 
 
 def _shell_session(stage: Stage) -> str:
     """The id of the session in which a shell was typed into: the one with the audit event that says so."""
-    for line in stage.bartizan("audit", "export", shown=False).splitlines():
-        event = json.loads(line)
-        if event["code"] == "session.channel" and event["fields"].get("kind") == "shell":
-            return str(event["fields"]["session"])
+    with Authority.over_socket(stage.data) as authority:
+        for event in authority.audit(after=0, limit=1000):
+            if event.code == "session.channel" and event.fields.get("kind") == "shell":
+                return str(event.fields["session"])
     raise Unavailable("the shell left no event in the audit log")
 
 
@@ -315,28 +320,32 @@ def _shown_until_quiet(terminal: int, *, seconds: float) -> bool:
     return True
 
 
-def _seen(command: Sequence[str], env: Mapping[str, str], *, expect: int = 0) -> None:
+def _seen(command: Sequence[str], env: Mapping[str, str], *, stdin: str = "", expect: int = 0) -> None:
     output.typed(shlex.join(command))
-    _run(command, env, seen=True, expect=expect)
+    _run(command, env, stdin=stdin, expect=expect)
+
+
+def _sshd_may_give_terminals() -> bool:
+    """An sshd of anybody but root needs terminals that belong to the group ``tty`` from the start."""
+    if os.geteuid() == 0:
+        return True
+    ours, theirs = pty.openpty()
+    try:
+        return os.fstat(theirs).st_gid == grp.getgrnam("tty").gr_gid
+    except KeyError:
+        return True
+    finally:
+        os.close(ours)
+        os.close(theirs)
 
 
 def _run(
-    command: Sequence[str],
-    env: Mapping[str, str],
-    *,
-    stdin: str = "",
-    seen: bool = False,
-    expect: int = 0,
-    cwd: Path | None = None,
-) -> str:
-    """Run to the end; give what it printed, unless that is *seen*. Another exit status than *expect* ends the demo."""
-    pipe = None if seen else subprocess.PIPE
-    done = subprocess.run(
-        command, env=env, input=stdin, stdout=pipe, stderr=None, text=True, check=False, timeout=WAIT_SECONDS, cwd=cwd
-    )
+    command: Sequence[str], env: Mapping[str, str], *, stdin: str = "", expect: int = 0, cwd: Path | None = None
+) -> None:
+    """Run to the end, seen. Another exit status than *expect* ends the demo."""
+    done = subprocess.run(command, env=env, input=stdin, text=True, check=False, timeout=WAIT_SECONDS, cwd=cwd)
     if done.returncode != expect:
         raise Unavailable(f"{shlex.join(command[:6])} … ended with status {done.returncode}, not {expect}")
-    return done.stdout or ""
 
 
 @contextmanager

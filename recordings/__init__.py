@@ -6,6 +6,6 @@ and ``folder`` (what lies where); then ``writer`` (live), ``recovery`` (after a 
 ``reader`` (read, verify), ``player`` (timing), ``terminal`` (what may reach an auditor's terminal), ``screen`` (what a
 person saw), ``retention`` (how long).
 
-For others to import: all but ``frames``, ``folder`` and ``recovery``, which are ours; the bastion needs ``writer``,
-``format`` and the codecs ``sshwire``, ``sshkey``, ``sshsig``, ``keyfile``.
+For others to import: all but ``frames``, which is ours. The bastion needs ``writer``, ``recovery``, ``folder``,
+``format`` and the codecs (``sshwire``, ``sshkey``, ``sshsig``, ``keyfile``); an auditor ``reader``, ``seal``.
 """

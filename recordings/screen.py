@@ -69,10 +69,11 @@ def seen(header: Header, events: Iterable[Event], *, every: float = 0.5) -> Iter
 
 
 def _pieces(data: bytes, columns: int) -> Iterator[bytes]:
-    """*data* in pieces that fill one line at most."""
-    for line in data.splitlines(keepends=True):
-        for start in range(0, len(line), columns):
-            yield line[start : start + columns]
+    """*data* in pieces that scroll by one line at most. A newline begins one, so each line is seen first."""
+    for index, line in enumerate(data.split(b"\n")):
+        piece = b"\n" + line if index else line
+        for start in range(0, len(piece), columns):
+            yield piece[start : start + columns]
 
 
 def _new(before: list[str], now: list[str], at: float) -> Iterator[tuple[float, str]]:

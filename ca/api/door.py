@@ -46,10 +46,11 @@ class Door:
             await self._app(scope, receive, send)
             return
         began = time.perf_counter()
-        status = 500
+        status, finished = 0, False
 
         async def answer(message: Message) -> None:
-            nonlocal status
+            nonlocal status, finished
+            finished = message["type"] == "http.response.body" and not message.get("more_body")
             if message["type"] == "http.response.start":
                 status = message["status"]
                 message = {**message, "headers": [*message.get("headers", ()), *HEADERS]}
@@ -62,9 +63,11 @@ class Door:
             await refused.answer(scope, receive, answer)
         except BartizanError as error:
             await render.expected(error)(scope, receive, answer)
-        except Exception as error:  # noqa: BLE001  # the edge of HTTP: a bug gets an incident id
-            response = render.unexpected(error, method=scope["method"], path=scope["path"])
-            await response(scope, receive, answer)
+        except Exception as error:  # the edge of HTTP: a bug gets an incident id
+            if not status:
+                await render.unexpected(error, method=scope["method"], path=scope["path"])(scope, receive, answer)
+            elif not finished:
+                raise  # half an answer is out: the server cuts the connection
         finally:
             route = scope.get("route")
             path = getattr(route, "path", "other")

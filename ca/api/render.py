@@ -66,6 +66,10 @@ def install(app: FastAPI) -> None:
     async def _invalid(_request: Request, error: RequestValidationError) -> JSONResponse:
         return _shape(error)
 
+    @app.exception_handler(Exception)
+    async def _bug(request: Request, error: Exception) -> JSONResponse:
+        return unexpected(error, method=request.method, path=request.scope["path"])
+
     @app.exception_handler(HTTPException)
     async def _plain(_request: Request, error: HTTPException) -> JSONResponse:
         return problem(error.status_code, PLAIN.get(error.status_code, "refused"), str(error.detail).lower())

@@ -73,6 +73,7 @@ class MemoryAuthority:
     options: dict[str, object] = field(default_factory=dict)
     denial: wire.SessionDenied | None = None
     down: bool = False
+    pinned: bool = False
     proven: list[proof.Proven] = field(default_factory=list)
     requests: list[wire.SessionRequest] = field(default_factory=list)
     ended: dict[str, str] = field(default_factory=dict)
@@ -146,7 +147,7 @@ class MemoryAuthority:
             login=request.login,
             address=self.nodes[request.node],
             host_keys=self.host_keys[request.node],
-            pinned=False,
+            pinned=self.pinned,
             target_certificate=self.target.sign(plan),
             actions=[wire.GrantedAction.model_validate({"action": a, "role": "r"} | options) for a in self.actions],
             certificate_expires=datetime.fromtimestamp(proven.user_certificate.valid_before, UTC),
@@ -238,9 +239,9 @@ class Rig:
         lines = b"".join(subprocess.run(["zstdcat", path], capture_output=True, check=True).stdout for path in found)
         return [json.loads(line) for line in lines.splitlines()]
 
-    def streams(self) -> bytes:
-        """All recorded streams, decompressed by the stock tool."""
-        found = sorted(self.recordings.rglob("c*.cast.zst"))
+    def streams(self, names: str = "c*") -> bytes:
+        """All recorded streams with these names, decompressed by the stock tool."""
+        found = sorted(self.recordings.rglob(f"{names}.cast.zst"))
         return b"".join(subprocess.run(["zstdcat", path], capture_output=True, check=True).stdout for path in found)
 
 

@@ -204,7 +204,7 @@ class RawSsh:
 
     async def output(self) -> tuple[bytes, bytes, int | None]:
         """Everything until the channel closes: standard output, standard error, exit status."""
-        out, err, status = b"", b"", None
+        out, err, status = bytearray(), b"", None
         while True:
             payload = await self.receive()
             reader = Reader(payload[5:])
@@ -218,7 +218,7 @@ class RawSsh:
                     reader.boolean()
                     status = reader.uint32()
                 case 97:
-                    return out, err, status
+                    return bytes(out), err, status
                 case _:
                     pass
 

@@ -38,7 +38,7 @@ BASTIONS = ("/v1/bastions/", "/v1/sessions/{id}/end", "/v1/sessions/{id}/head")
 
 
 def routes() -> list[tuple[str, str]]:
-    found = [(method, route.path) for noun in NOUNS for route in noun.router.routes for method in route.methods]  # type: ignore[attr-defined]
+    found = [(method, route.path) for noun in NOUNS for route in noun.router.routes for method in route.methods]
     return sorted(found)
 
 
@@ -124,7 +124,9 @@ async def test_a_roles_file_that_is_wrong_names_its_line_and_changes_nothing(hom
 
 
 async def test_a_roles_file_whose_own_test_fails_is_refused(home: House) -> None:
-    test = "tests:\n  - {user: {name: a, roles: [developer]}, node: {env: prod}, login: a, action: shell, expect: allow}\n"
+    test = (
+        "tests:\n  - {user: {name: a, roles: [developer]}, node: {env: prod}, login: a, action: shell, expect: allow}\n"
+    )
     answer = await home.operator.put("/v1/roles", json={"text": ROLES + test})
     assert (answer.status_code, answer.json()["error"]) == (400, "role_test_failed")
 
@@ -155,7 +157,9 @@ async def test_a_node_name_is_one_plain_label_that_is_not_reserved(home: House, 
     assert answer.status_code == 400
 
 
-@pytest.mark.parametrize("address", ["", "host:99999", "0.0.0.0:22", "user@host:22", "host:22 -oProxyCommand=x", "h/22"])
+@pytest.mark.parametrize(
+    "address", ["", "host:99999", "0.0.0.0:22", "user@host:22", "host:22 -oProxyCommand=x", "h/22"]
+)
 async def test_an_address_is_a_host_and_a_port(home: House, address: str) -> None:
     answer = await home.operator.post("/v1/nodes", json={"name": "web1", "address": address})
     assert answer.status_code == 400
@@ -203,7 +207,7 @@ async def test_a_removed_node_is_gone_and_a_new_one_of_the_name_is_another(home:
     assert (await home.node("web1"))["id"] != old["id"]
 
 
-# --- certificates, locks, audit -----------------------------------------------------------------------------------------
+# --- certificates, locks, audit ---------------------------------------------------------------------------------------
 
 
 async def test_a_certificate_is_revoked_once_and_its_sign_in_ends(home: House) -> None:

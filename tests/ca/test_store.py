@@ -107,7 +107,7 @@ async def test_only_the_hash_of_a_token_is_kept(tmp_path: Path) -> None:
         ("UPDATE audit SET actor = 'nobody' WHERE seq = 4", 4),
         ("UPDATE audit SET fields = replace(fields, '3', '4') WHERE seq = 3", 3),
         ("UPDATE audit SET fields = 'not json' WHERE seq = 5", 5),
-        ("UPDATE audit SET fields = '{\"cluster\": \"c2\"}' WHERE seq = 2", 2),
+        ('UPDATE audit SET fields = \'{"cluster": "c2"}\' WHERE seq = 2', 2),
         ("DELETE FROM audit WHERE seq = 2", 2),
         ("DELETE FROM audit WHERE seq = 1", 1),
         ("UPDATE audit SET seq = CASE seq WHEN 3 THEN -4 ELSE -3 END WHERE seq IN (3, 4)", 3),

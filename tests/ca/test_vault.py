@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import shutil
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
-from ca.errors import BartizanError, Conflict, Unavailable
+from ca.errors import Conflict, Unavailable
 from ca.vault import Vault, read_private, write_private
 
 SECRET = b"the private key of a certificate authority"
@@ -121,10 +122,8 @@ def test_an_altered_file_does_not_open(tmp_path: Path) -> None:
     for at in range(0, len(content), 7):
         altered = bytes(content[:at]) + bytes([content[at] ^ 1]) + bytes(content[at + 1 :])
         file.write_bytes(altered)
-        try:
+        with suppress(Unavailable):
             assert vault.load_or_make("user-ca", lambda: b"never") == SECRET  # an unused bit of base64
-        except BartizanError as error:
-            assert error.code == "key_file"
 
 
 def test_no_new_master_key_is_made_beside_old_sealed_files(tmp_path: Path) -> None:

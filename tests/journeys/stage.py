@@ -5,22 +5,22 @@ from __future__ import annotations
 import json
 import os
 import signal
+import secrets
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any, TypeVar
 
 import httpx
 
 from tests.product import Person, Product, Way
-from tests.sshd import LOGIN
 
 T = TypeVar("T")
-HOME = Path(__file__).parents[2]
-"""Where the product's own programs are found."""
 
 
 def eventually(look: Callable[[], T | None], *, within: float = 30, what: str = "") -> T:
@@ -75,6 +75,7 @@ class Live:
     process: subprocess.Popen[bytes]
     out: Path
     err: Path
+    ended: datetime | None = None
 
     @property
     def output(self) -> bytes:
@@ -90,17 +91,28 @@ class Live:
         self.process.stdin.write(data)
         self.process.stdin.flush()
 
+    def watch(self) -> None:
+        """Note the moment at which ssh ends."""
+        self.process.wait()
+        self.ended = datetime.now(UTC)
+
+    def stopped(self, *, after: float) -> bool:
+        """Whether ssh has ended, looked at in *after* seconds."""
+        time.sleep(after)
+        return self.process.poll() is not None
+
     def ends(self, *, within: float = 20) -> int:
         """Wait until ssh has ended; its exit status."""
-        return self.process.wait(timeout=within)
+        eventually(lambda: self.ended, within=within, what=f"the end of {self.id}; so far: {self.said}")
+        return self.process.returncode
 
 
 @contextmanager
 def live_session(
     person: Person,
-    node: str = "web1",
     command: str = "echo in; exec cat",
     *,
+    node: str = "web1",
     way: Way = "config",
     options: Sequence[str] = (),
     waits_for: bytes = b"in\n",
@@ -122,12 +134,26 @@ def live_session(
         eventually(lambda: waits_for in out.read_bytes() or process.poll() is not None, what="the first line")
         assert process.poll() is None, err.read_text()
         (new,) = {one["id"] for one in sessions(person.product, user=person.name)} - before
-        yield Live(new, process, out, err)
+        live = Live(new, process, out, err)
+        watcher = threading.Thread(target=live.watch, daemon=True)
+        watcher.start()
+        yield live
     finally:
         process.kill()
         process.wait(timeout=10)
         assert process.stdin is not None
-        process.stdin.close()
+        with suppress(BrokenPipeError):
+            process.stdin.close()
+
+
+def guest(product: Product, name: str, *roles: str) -> Person:
+    """Another person, signed in; made without starting a program for it."""
+    password = secrets.token_urlsafe(18)
+    with operator(product) as door:
+        door.post("/v1/users", json={"name": name, "roles": list(roles), "password": password}).raise_for_status()
+    person = Person(product, name, password, product.folder / "people" / name)
+    person.login()
+    return person
 
 
 def newest(person: Person, node: str = "web1") -> str:
@@ -216,14 +242,15 @@ def argv(pid: int) -> list[str]:
 
 def killed(*pids: int) -> None:
     """As if the power had failed for these processes."""
+    signalled(signal.SIGKILL, *pids)
+
+
+def signalled(number: signal.Signals, *pids: int) -> None:
     for pid in pids:
-        os.kill(pid, signal.SIGKILL)
+        os.kill(pid, number)
 
 
 def start(command: Sequence[str | Path], env: dict[str, str], **files: IO[bytes] | int) -> subprocess.Popen[bytes]:
     """A program in the background, with pipes unless *files* says otherwise."""
     pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     return subprocess.Popen(command, env=env, **(pipes | files))
-
-
-__all__ = ["LOGIN"]
