@@ -22,6 +22,7 @@ from ca.errors import BartizanError
 log = structlog.get_logger()
 
 PEEK_SECONDS = 0.3
+GOODBYE_SECONDS = 2.0
 _PROXY = b"PROXY "
 _PROXY_LIMIT = 108
 
@@ -40,6 +41,7 @@ class FirstBytes(asyncio.Protocol):
         self._source = ("", 0)
         self._proxied = False
         self._decided = False
+        self._deaf = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)  # uvloop's transports are of no common class
@@ -63,6 +65,8 @@ class FirstBytes(asyncio.Protocol):
         return any(address.version == network.version and address in network for network in self._balancers)
 
     def data_received(self, data: bytes) -> None:
+        if self._deaf:
+            return
         self._seen += data
         if self._decided:
             return
@@ -149,8 +153,12 @@ class FirstBytes(asyncio.Protocol):
             self._timer.cancel()
         self._decided = True
         if self._transport is not None:
+            # Closing at once, with bytes of the client unread, would reset the connection and lose the sentence.
+            self._deaf = True
             self._transport.write(_disconnect(reason))
-            self._transport.close()
+            self._transport.write_eof()
+            self._transport.resume_reading()
+            self._timer = asyncio.get_running_loop().call_later(GOODBYE_SECONDS, self._drop)
 
     def connection_lost(self, exc: Exception | None) -> None:
         if self._timer is not None:

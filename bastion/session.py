@@ -130,8 +130,12 @@ class Session:
             how = error.code
         except RecordingError as error:
             how = "recording_failed"
+            self._unrecorded(error)
             self._refuse(
-                Unavailable(f"the session cannot be recorded: {error}", hint="tell the operator of the bastion")
+                Unavailable(
+                    f"the session can{' no longer' if self._node else 'not'} be recorded",
+                    hint="tell the operator of the bastion",
+                )
             )
         except OSError as error:
             how = "recording_failed"
@@ -214,7 +218,7 @@ class Session:
         except Unavailable as error:
             self.note(None, "upstream.failed", {"node": allowed.node, "reason": str(error)})
             raise
-        self._node.on_lost = self._wake.set
+        self._node.on_lost = lambda: self.end("node_lost", "the connection to the node was lost")
 
     async def _relay(self) -> str:
         if self._ending is None and self._user.alive:
@@ -429,8 +433,8 @@ class Session:
     def failed(self, error: Exception) -> None:
         """Recording, auditing or our own code failed while a message was handled: the message was not forwarded."""
         if isinstance(error, RecordingError | OSError):
-            self._recorder_failed = str(error)
-            self.end("recording_failed", "the session can no longer be recorded")
+            self._unrecorded(error)
+            self.end("recording_failed", "the session can no longer be recorded; tell the operator of the bastion")
         elif isinstance(error, asyncssh.Error):
             raise error
         else:
@@ -438,6 +442,17 @@ class Session:
             log.error("session.bug", incident=incident, session=self.id, exc_info=error)
             self._recorder_failed = self._recorder_failed or "bug"
             self.end("failed", f"something went wrong in the bastion (incident {incident})")
+
+    def _unrecorded(self, error: Exception) -> None:
+        """Say once, in the log and in the audit log, why nothing can be kept any more. The person hears no paths."""
+        if self._recorder_failed is not None:
+            return
+        self._recorder_failed = str(error)
+        log.error("session.unrecorded", session=self.id, error=str(error))
+        try:
+            self._services.outbox.add(audit.SessionUnrecorded(session=self.id, reason=str(error)))
+        except OSError as failure:
+            log.error("outbox.failed", error=str(failure))
 
     def bridge_over(self, bridge: Bridge) -> None:
         self._bridges.discard(bridge)

@@ -32,16 +32,16 @@ class Rights:
     """Reads the roles and locks in force, within the transaction of whoever asks."""
 
     def __init__(self) -> None:
-        self._revision = 0
-        self._roles: tuple[Role, ...] = (ADMIN_ROLE,)
+        self._parsed: tuple[int, tuple[Role, ...]] = (0, (ADMIN_ROLE,))
+        """Revision and roles together: transactions run in several threads."""
 
     def view(self, db: Db) -> View:
-        revision = files.revision(db)
-        if revision != self._revision:
-            number, text = files.current(db)
-            self._roles = (ADMIN_ROLE, *roles.parse(text).roles) if number else (ADMIN_ROLE,)
-            self._revision = number
-        return View(self._roles, tuple(stored.lock for stored in locks.every(db)))
+        revision, parsed = self._parsed
+        if files.revision(db) != revision:
+            revision, text = files.current(db)
+            parsed = (ADMIN_ROLE, *roles.parse(text).roles) if revision else (ADMIN_ROLE,)
+            self._parsed = (revision, parsed)
+        return View(parsed, tuple(stored.lock for stored in locks.every(db)))
 
     def reachable(self, db: Db, who: Identity) -> list[ReachableNode]:
         """The nodes that are open to *who*, by name."""

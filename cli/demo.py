@@ -185,22 +185,20 @@ def _prove(stage: Stage, session: str) -> None:
 
 
 def _stay(stage: Stage, session: str) -> None:
-    output.narrate("It stays up until Ctrl-C. In another terminal:")
     bart = shutil.which("bart", path=str(Path(sys.argv[0]).parent)) or "bart"
-    for person, command in (
-        ("alice", f"ssh -F {stage.config('alice')} web1"),
-        ("alice", f"scp -F {stage.config('alice')} /etc/hostname web1:/tmp/"),
-        ("carol", f"BART_HOME={stage.home('carol')} {bart} recordings list"),
-        ("carol", f"BART_HOME={stage.home('carol')} {bart} play {session}"),
-        ("you, the operator", f"{bart}izan --data {stage.data} sessions list"),
-        (
-            "you, the operator",
-            f"{bart}izan --data {stage.data} locks add --user alice --reason 'try it while she is in'",
-        ),
-        ("you, the operator", f"{bart}izan --data {stage.data} audit tail -f"),
-    ):
-        output.block(f"  {command}      # {person}")
+    as_carol, operator = f"BART_HOME={stage.home('carol')} {bart}", f"{bart}izan --data {stage.data}"
     try:
+        output.narrate("It stays up until Ctrl-C. In another terminal:")
+        for person, command in (
+            ("alice", f"ssh -F {stage.config('alice')} web1"),
+            ("alice", f"scp -F {stage.config('alice')} /etc/hostname web1:/tmp/"),
+            ("carol", f"{as_carol} recordings list"),
+            ("carol", f"{as_carol} play {session}"),
+            ("operator", f"{operator} sessions list"),
+            ("operator", f"{operator} locks add --user alice --reason 'try it while she is in'"),
+            ("operator", f"{operator} audit tail -f"),
+        ):
+            output.block(f"  {command}      # as {person}")
         while True:
             signal.pause()
     except KeyboardInterrupt:

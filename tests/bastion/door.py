@@ -24,7 +24,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from bastion.listener import FirstBytes, listening_socket
 from bastion.outbox import Outbox
 from bastion.penalties import Penalties
-from bastion.session import Services
+from bastion.session import Services, Session
 from bastion.shown import ShownKeys
 from bastion.ssh_adapter import server_options
 from bastion.state import State
@@ -223,6 +223,11 @@ class Rig:
             out, err = await process.communicate(input)
         assert process.returncode is not None
         return subprocess.CompletedProcess([program, *arguments], process.returncode, out, err)
+
+    @property
+    def newest(self) -> Session:
+        """The session that began last."""
+        return list(self.door.services.sessions.values())[-1]
 
     async def settled(self) -> None:
         """Wait until every session is over and sealed."""

@@ -18,7 +18,7 @@ from ca.certificate import host_plan
 from recordings.sshkey import PublicKey, sign_ed25519
 from tests.bastion.conftest import Node
 from tests.bastion.door import Rig, Signer, certified
-from tests.bastion.rawssh import key_pair, raw_ssh
+from tests.bastion.rawssh import key_of, key_pair, raw_ssh
 from tests.ca.forge import Forged, option
 from tests.ca.forge import Signer as ForgingSigner
 from tests.sshd import LOGIN, running_sshd
@@ -192,10 +192,10 @@ async def test_a_certificate_of_another_cluster_is_refused_with_its_reason(post:
 
 FORGED_USERS: dict[str, dict[str, object]] = {
     "no principal": {"principals": ()},
-    "two principals": {"principals": ("alice", "root")},
-    "unknown option": {"critical_options": (option("zzz@example", "x"),)},
-    "another source": {"critical_options": (option("source-address", "203.0.113.0/24"),)},
-    "no source at all": {"critical_options": (option("source-address", ""),)},
+    "two principals": {"principals": (b"alice", b"root")},
+    "unknown option": {"options": (option("zzz@example", "x"),)},
+    "another source": {"options": (option("source-address", "203.0.113.0/24"),)},
+    "no source at all": {"options": (option("source-address", ""),)},
     "a host certificate": {"kind": 2},
 }
 
@@ -205,12 +205,8 @@ async def test_a_certificate_that_is_not_quite_right_opens_nothing(post: Rig, ca
     """CV-01; FIELD: certificate without principals"""
     public = PublicKey.from_line((post.folder / "id.pub").read_text())
     now = int(datetime.now(UTC).timestamp())
-    fields: dict[str, object] = {
-        "subject": public.blob,
-        "principals": ("alice",),
-        "valid_after": now - 60,
-        "valid_before": now + 600,
-    }
+    subject = ForgingSigner("ssh-ed25519", key_of(post.folder), public.blob)
+    fields: dict[str, object] = {"subject": subject, "valid_after": now - 60, "valid_before": now + 600}
     forged = Forged(**(fields | FORGED_USERS[case]))  # type: ignore[arg-type]
     ca = ForgingSigner("ssh-ed25519", post.authority.user.key, post.authority.user.public.blob)
     line = base64.b64encode(forged.signed(ca)).decode()
