@@ -112,7 +112,7 @@ def demo() -> None:
     signal.signal(signal.SIGTERM, _stop)
     began = time.monotonic()
     with ExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bartizan-demo-")))
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bartizan-demo-", dir=_short_place())))
         stage = Stage(folder, f"127.0.0.1:{_free_port()}", f"127.0.0.1:{_free_port()}", sshd, getpass.getuser())
         _set_up(stage, stack)
         _use(stage)
@@ -125,6 +125,12 @@ def demo() -> None:
 
 
 # --- the four acts --------------------------------------------------------------------------------------------
+
+
+def _short_place() -> str:
+    """Where temporary files go, unless that is so long that the path of the socket in there would not fit."""
+    usual = tempfile.gettempdir()
+    return usual if len(usual) <= 60 else "/tmp"  # noqa: S108  # the folder in it gets a name of its own, mode 0700
 
 
 def _set_up(stage: Stage, stack: ExitStack) -> None:

@@ -4,7 +4,10 @@ Terminal bytes → the text that a person saw. Escape sequences are carried out 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import inspect
+from collections.abc import Callable, Iterable, Iterator
+from functools import wraps
+from inspect import Parameter
 
 import pyte
 
@@ -15,12 +18,33 @@ MAX_CELLS = 200_000
 """A terminal of 1000 × 1000 that somebody claims to have would cost us a gigabyte."""
 
 
+class _Lenient(pyte.Screen):
+    """Leaves out parameters that a control sequence has too many of, as terminals do; pyte would raise TypeError."""
+
+
+def _lenient(method: Callable[..., None]) -> Callable[..., None]:
+    parameters = inspect.signature(method).parameters.values()
+    if any(parameter.kind is Parameter.VAR_POSITIONAL for parameter in parameters):
+        return method
+    taken = sum(parameter.kind is Parameter.POSITIONAL_OR_KEYWORD for parameter in parameters) - 1
+
+    @wraps(method)
+    def called(screen: pyte.Screen, *values: int, **named: bool) -> None:
+        method(screen, *values[:taken], **named)
+
+    return called
+
+
+for _name in sorted(set(pyte.Stream.csi.values())):
+    setattr(_Lenient, _name, _lenient(getattr(pyte.Screen, _name)))
+
+
 class Screen:
     """A terminal of *columns* × *rows* that only we look at."""
 
     def __init__(self, columns: int, rows: int) -> None:
         self._safe = TerminalSafe()  # what it leaves out also has no meaning for, or would crash, pyte
-        self._screen = pyte.Screen(columns, min(rows, max(MAX_CELLS // columns, 1)))
+        self._screen = _Lenient(columns, min(rows, max(MAX_CELLS // columns, 1)))
         self._stream = pyte.Stream(self._screen)
 
     def feed(self, data: bytes) -> None:

@@ -7,7 +7,9 @@ import pty
 import select
 import signal
 import subprocess
+import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -30,12 +32,18 @@ def ours(folder: Path) -> list[str]:
 
 
 @pytest.fixture
-def env(tmp_path: Path) -> dict[str, str]:
-    (tmp_path / "t").mkdir()
-    return environment(tmp_path, TMPDIR=str(tmp_path / "t"))
+def place() -> Iterator[Path]:
+    """A folder for temporary files with a short name: a socket lies in it, whose path may have 107 bytes."""
+    with tempfile.TemporaryDirectory(prefix="bz", dir="/tmp") as folder:
+        yield Path(folder)
 
 
-def test_without_a_terminal_it_plays_to_the_end_and_leaves_nothing(tmp_path: Path, env: dict[str, str]) -> None:
+@pytest.fixture
+def env(tmp_path: Path, place: Path) -> dict[str, str]:
+    return environment(tmp_path, TMPDIR=str(place))
+
+
+def test_without_a_terminal_it_plays_to_the_end_and_leaves_nothing(place: Path, env: dict[str, str]) -> None:
     done = subprocess.run(
         [BIN / "bartizan", "demo"],
         env=env,
@@ -56,11 +64,11 @@ def test_without_a_terminal_it_plays_to_the_end_and_leaves_nothing(tmp_path: Pat
     ):
         assert shown in done.stdout, shown
     assert "none of your roles reaches db1" in done.stderr
-    assert list((tmp_path / "t").iterdir()) == []
-    assert ours(tmp_path) == []
+    assert list(place.iterdir()) == []
+    assert ours(place) == []
 
 
-def test_on_a_terminal_it_stays_until_ctrl_c(tmp_path: Path, env: dict[str, str]) -> None:
+def test_on_a_terminal_it_stays_until_ctrl_c(place: Path, env: dict[str, str]) -> None:
     child, terminal = pty.fork()
     if child == 0:
         os.execve(BIN / "bartizan", ["bartizan", "demo"], env)
@@ -68,7 +76,7 @@ def test_on_a_terminal_it_stays_until_ctrl_c(tmp_path: Path, env: dict[str, str]
     while b"audit tail -f" not in shown and time.monotonic() < end:
         if select.select([terminal], [], [], 1)[0]:
             shown += os.read(terminal, 65_536)
-    assert ours(tmp_path)
+    assert ours(place)
     os.kill(child, signal.SIGINT)
     while time.monotonic() < end:
         try:
@@ -78,4 +86,4 @@ def test_on_a_terminal_it_stays_until_ctrl_c(tmp_path: Path, env: dict[str, str]
             break
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
     os.close(terminal)
-    assert ours(tmp_path) == []
+    assert ours(place) == []
