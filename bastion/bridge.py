@@ -169,17 +169,17 @@ class Bridge:
 
     def let_go(self) -> None:
         """The channel is over: what was left open is noted, both numbers are free again, its stream is closed."""
+        self._owner.bridge_over(self)
+        self._user_end.release()
+        self._node_end.release()
+        recorded, self._recorded = self._recorded, False
         try:
             for order in self.relay.finish():
                 self._carry_out(order)
+            if recorded:
+                self._tape.close_channel(self.index)
         except Exception as error:  # noqa: BLE001  # whatever it is, the session ends and says so
             self._owner.failed(error)
-        self._user_end.release()
-        self._node_end.release()
-        if self._recorded:
-            self._recorded = False
-            self._tape.close_channel(self.index)
-        self._owner.bridge_over(self)
 
 
 class RefusedChannel:

@@ -73,16 +73,17 @@ def _pinned_root(authority: str, pin: str) -> str:
     except httpx.HTTPError as error:
         raise Unavailable(f"the authority cannot be reached at {authority}: {error}") from None
     try:
-        key = x509.load_pem_x509_certificate(pem.encode()).public_key()
+        root = x509.load_pem_x509_certificate(pem.encode())
     except ValueError:
         raise Unavailable(f"what answers at {authority} is no Bartizan authority") from None
-    info = key.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
+    info = root.public_key().public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
     seen = "sha256:" + hashlib.sha256(info).hexdigest()
     if seen != pin:
         raise AccessDenied(
             f"the authority's pin is {seen}, expected {pin}", hint="bartizan --data D pin prints the right one"
         )
-    return pem
+    # Written anew: whatever else stood in the answer, another root above all, was not pinned.
+    return root.public_bytes(serialization.Encoding.PEM).decode("ascii")
 
 
 def _send(authority: str, root: str, body: wire.BastionEnrolment) -> wire.BastionIdentity:

@@ -175,7 +175,7 @@ def _proxied_source(words: list[bytes]) -> tuple[str, int]:
     address = ipaddress.ip_address(words[2].decode("ascii"))
     if address.version != (4 if words[1] == b"TCP4" else 6) or not words[4].isdigit() or int(words[4]) > 65_535:
         raise ValueError
-    return str(address).removeprefix("::ffff:"), int(words[4])
+    return str(getattr(address, "ipv4_mapped", None) or address), int(words[4])
 
 
 def _disconnect(reason: str) -> bytes:

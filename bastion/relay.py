@@ -570,7 +570,9 @@ class ChannelRelay:
         """One line to the user: on stderr, or in the terminal where there is one."""
         before, after = ("\r\n" if self._node_spoke else "", "\r\n") if self.terminal else ("", "\n")
         line = f"{before}bartizan: {printable(text)}{after}".encode()
-        if self.client_closed or self._told_client_closed or len(line) > min(self._reserve, self._room):
+        if self._node_eof or self.client_closed or self._told_client_closed:
+            return  # after the end of file, even our own words would break the protocol
+        if len(line) > min(self._reserve, self._room):
             return
         self._reserve -= len(line)
         self._room -= len(line)
@@ -600,7 +602,8 @@ class ChannelRelay:
                 self._exit_seen = True
                 yield Note("channel.exit", {"status": 255, "by": "bastion"})
                 yield ToClient(Request(b"exit-status", False, uint32(255)))
-            yield ToClient(Eof())
+            if not self._node_eof:
+                yield ToClient(Eof())
         yield from self._close_client()
         yield from self._close_node()
 

@@ -100,6 +100,7 @@ class Session:
         self._ending: tuple[str, str] | None = None
         self._recorder_failed: str | None = None
         self._wake = asyncio.Event()
+        self._entering: asyncio.Timeout | None = None
         self._gone = asyncio.Event()
         self._blocked = {"user": False, "node": False, "tape": False}
 
@@ -208,37 +209,47 @@ class Session:
 
     async def _enter(self, key: asyncssh.SSHKey) -> None:
         allowed = self._sure()
+        if self._ending is not None or self._gone.is_set():
+            return
         try:
-            self._node = await upstream.enter(
-                allowed, self._services.trust, key, blocked=lambda on: self._block("node", on)
-            )
+            async with asyncio.timeout(None) as self._entering:
+                self._node = await upstream.enter(
+                    allowed, self._services.trust, key, blocked=lambda on: self._block("node", on)
+                )
+        except TimeoutError:
+            return  # somebody left, or the session was ended
         except upstream.HostKeyRefused as error:
             self.note(None, "upstream.hostkey_failed", _hostkey_fields(allowed, error))
             raise
         except Unavailable as error:
             self.note(None, "upstream.failed", {"node": allowed.node, "reason": str(error)})
             raise
+        finally:
+            self._entering = None
         self._node.on_lost = lambda: self.end("node_lost", "the connection to the node was lost")
 
     async def _relay(self) -> str:
-        if self._ending is None and self._user.alive:
+        if self._node is not None and self._ending is None and self._user.alive:
             for opening in self._waiting:
                 self._bridge(opening)
             self._waiting.clear()
         tape = self._tape
         assert tape is not None
         assert self._limits is not None
-        assert self._node is not None
         while True:
             if self._ending is not None:
                 return self._ending[0]
             if self._gone.is_set():
                 return "closed"
+            assert self._node is not None
             if not self._node.alive:
                 self.end("node_lost", "the connection to the node was lost")
                 continue
             due = self._limits.due(datetime.now(UTC), last_contact=self._services.contact.at)
             if due is not None:
+                if due.code == "lease_over":
+                    silent = datetime.now(UTC) - self._services.contact.at
+                    self.note(None, "session.lease_ended", {"seconds": int(silent.total_seconds())})
                 self.end(due.code, due.reason)
                 continue
             await self._beat(tape)
@@ -297,7 +308,8 @@ class Session:
                 )
                 countersign(tape.recording.folder, answer.signature)
         except (RecordingError, BartizanError, OSError, TimeoutError) as error:
-            # What is sealed or not yet sealed stays on disk; the sweep of serve.py brings it to its end.
+            # What is sealed or not yet sealed stays on disk; the sweep brings it to its end.
+            tape.abandon()
             log.warning("session.seal_later", session=allowed.session, error=str(error))
 
     # --- told by the connections -------------------------------------------------------------------------------
@@ -347,7 +359,7 @@ class Session:
     def lost(self) -> None:
         """The user's connection is gone."""
         self._gone.set()
-        self._wake.set()
+        self._hurry()
         for bridge in list(self._bridges):
             bridge.relay.client_closed = True
 
@@ -359,7 +371,14 @@ class Session:
         """End the session; the first reason counts."""
         if self._ending is None:
             self._ending = (code, reason)
-            self._wake.set()
+            self._hurry()
+
+    def _hurry(self) -> None:
+        """Whatever the session waits for, it waits no longer."""
+        self._wake.set()
+        entering, self._entering = self._entering, None
+        if entering is not None:
+            entering.reschedule(asyncio.get_running_loop().time())
 
     def _refuse(self, error: BartizanError) -> None:
         """From now on whatever the user starts is answered with *error* and status 255."""

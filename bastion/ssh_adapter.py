@@ -2,13 +2,14 @@
 The only file that touches asyncssh's internals. asyncssh does the transport (RFC 4253) and drives sign-in (RFC 4252);
 it never judges a certificate and never sees a relayed channel: both are ours.
 
-Every private name used here is listed in ``PRIVATE_NAMES`` and held by tests/bastion/test_ssh_adapter.py, which fails
-when an upgrade moves one.
+Every private name used here and in fast_packets.py is listed in ``PRIVATE_NAMES`` and held by
+tests/bastion/test_ssh_adapter.py, which fails when an upgrade moves one.
 """
 
 from __future__ import annotations
 
 import asyncio
+import inspect
 from collections import OrderedDict
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
@@ -30,23 +31,60 @@ PRIVATE_NAMES = frozenset(
     {
         "_all_server_host_keys",
         "_auth_complete",
+        "_auth_final",
+        "_cert_options",
         "_channels",
+        "_cipher",
+        "_cleanup",
         "_client_kexinit",
         "_client_version",
+        "_compressor",
+        "_conn",
+        "_connection_made",
+        "_decompressor",
         "_extensions_to_send",
         "_force_close",
+        "_format_client_key",
+        "_format_server_key",
+        "_inpbuf",
+        "_iv",
         "_kex",
         "_kex_complete",
+        "_key",
+        "_key_options",
+        "_loop",
+        "_max_recv_pktlen",
+        "_owner",
         "_packet_handlers",
         "_peer_addr",
         "_peer_port",
+        "_process_channel_open",
+        "_process_global_request",
+        "_process_userauth_request",
+        "_process_userauth_success",
+        "_recv_data",
+        "_recv_encryption",
+        "_recv_handler",
+        "_recv_packet",
+        "_recv_pkthdr",
+        "_recv_seq",
+        "_rekey_bytes",
+        "_rekey_bytes_sent",
+        "_rekey_seconds",
         "_rekey_time",
+        "_reset_keepalive_timer",
+        "_send",
+        "_send_disconnect",
+        "_send_encryption",
+        "_send_kexinit",
+        "_send_seq",
         "_server_host_key",
         "_server_host_key_algs",
         "_server_host_keys",
         "_server_kexinit",
         "_server_version",
         "_session_id",
+        "_start",
         "_transport",
         "_username",
         "_version",
@@ -453,6 +491,8 @@ class UserConnection(_Relayed, asyncssh.SSHServerConnection):
             raise ProtocolError("the user name may not change during sign-in")
         result = super()._process_userauth_request(pkttype, pktid, packet)
         if self._username.encode("utf-8") != user:
+            if inspect.iscoroutine(result):
+                result.close()  # the sign-in that asyncssh has prepared
             raise asyncssh.IllegalUserName("the user name changes when it is normalised")
         return result
 

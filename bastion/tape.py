@@ -91,6 +91,10 @@ class Tape:
             now = datetime.now(UTC)
             return await asyncio.get_running_loop().run_in_executor(self._pool, self.recording.seal, now, how)
 
+    def abandon(self) -> None:
+        """Let go of a recording that could not be sealed, once the disk is done with it: the sweep seals it."""
+        self._pool.submit(self.recording.abandon)
+
     def head(self) -> Head:
         return self.recording.head()
 

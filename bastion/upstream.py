@@ -122,6 +122,9 @@ async def enter(
     except TimeoutError:
         node.abort()
         raise Unavailable(f"{allowed.node} does not finish the SSH handshake") from None
+    except asyncio.CancelledError:
+        node.abort()
+        raise
     except asyncssh.PermissionDenied:
         raise Unavailable(
             f"{allowed.node} does not let login {allowed.login} in with the bastion's certificate",

@@ -90,6 +90,8 @@ class Visit:
         )
         if len(certificate.principals) != 1:
             raise CertificateError("principal_mismatch", "a person's certificate has one principal, the user name")
+        if "force-command" in certificate.critical_options:
+            raise CertificateError("option_unknown", "a certificate with a forced command opens nothing here")
         if self._outer is not None and certificate.principals != self._outer.principals:
             raise CertificateError("principal_mismatch", "the inner sign-in must be by the same person as the outer")
         return certificate

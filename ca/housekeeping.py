@@ -12,6 +12,7 @@ from datetime import timedelta
 import structlog
 
 from ca import audit
+from ca.errors import BartizanError
 from ca.metrics import Metrics
 from ca.settings import Settings
 from ca.store import Db, Store, bastions, sessions, tokens
@@ -27,9 +28,13 @@ async def keep(settings: Settings, store: Store, metrics: Metrics, stopping: asy
     """Once at the start and then every ten minutes, until told to stop."""
     told = False
     while not stopping.is_set():
-        await store.write(_forget)
-        await delete_old(settings, store, metrics)
-        told = await watch_disk(settings, store, metrics, told=told)
+        try:
+            await store.write(_forget)
+            await delete_old(settings, store, metrics)
+            told = await watch_disk(settings, store, metrics, told=told)
+        except (BartizanError, OSError) as error:
+            metrics.alarm("housekeeping_failed")
+            logger.error("housekeeping failed", error=str(error))
         with suppress(TimeoutError):
             async with asyncio.timeout(EVERY.total_seconds()):
                 await stopping.wait()
@@ -59,7 +64,10 @@ async def watch_disk(settings: Settings, store: Store, metrics: Metrics, *, told
 
 
 async def delete_old(settings: Settings, store: Store, metrics: Metrics) -> None:
-    """Delete what is older than the rule says. The event is written first: nothing disappears without one."""
+    """Delete what is older than the rule says. The event is written first: nothing disappears without one.
+
+    Our own clock must agree: a manifest's times are a bastion's, and a recording of a session that is not ours stays.
+    """
     if settings.recordings_keep_days is None:
         return
     now = await store.read(lambda db: db.now)
@@ -67,7 +75,8 @@ async def delete_old(settings: Settings, store: Store, metrics: Metrics) -> None
     entries = await asyncio.to_thread(reader.listing, settings.recordings_folder)
     reason = f"older than {settings.recordings_keep_days} days"
     for entry in retention.expired(entries, keep=keep, now=now):
-        await store.write(lambda db, id=entry.session: _mark_deleted(db, id, reason))  # type: ignore[misc]
+        if not await store.write(lambda db, id=entry.session: _mark_deleted(db, id, keep, reason)):  # type: ignore[misc]
+            continue
         try:
             await asyncio.to_thread(retention.delete, entry)
         except RecordingError as error:
@@ -75,10 +84,13 @@ async def delete_old(settings: Settings, store: Store, metrics: Metrics) -> None
             logger.warning("a recording could not be deleted", session=entry.session, problem=str(error))
 
 
-def _mark_deleted(db: Db, id: str, reason: str) -> None:
+def _mark_deleted(db: Db, id: str, keep: timedelta, reason: str) -> bool:
+    """Whether the recording may go; from now on it counts as gone."""
     session = sessions.find(db, id)
-    if session is not None and session.recording_deleted is not None:
-        return
-    sessions.recording_deleted(db, id)
-    manifest = None if session is None else session.manifest_sha256
-    log.append(db, audit.RecordingDeleted(session=id, reason=reason, manifest=manifest), actor="authority")
+    if session is None or session.ended is None or session.ended >= db.now - keep:
+        return False
+    if session.recording_deleted is None:
+        sessions.recording_deleted(db, id)
+        event = audit.RecordingDeleted(session=id, reason=reason, manifest=session.manifest_sha256)
+        log.append(db, event, actor="authority")
+    return True

@@ -16,7 +16,7 @@ from datetime import datetime, timedelta
 import structlog
 
 from ca import audit
-from ca.errors import AccessDenied, Conflict, NotFound
+from ca.errors import AccessDenied, BartizanError, Conflict, NotFound
 from ca.issue import Issuer
 from ca.metrics import Metrics
 from ca.model import Deny
@@ -31,6 +31,8 @@ LEASE = timedelta(seconds=60)
 SILENCE = timedelta(seconds=10)
 SAY_AGAIN = timedelta(seconds=1)
 """An order is repeated until the session has ended: an answer may get lost on its way."""
+
+EVERY_SECONDS = 1.0
 
 logger = structlog.get_logger()
 
@@ -136,14 +138,20 @@ class Live:
             for id, event in events.items():
                 if id in fresh:
                     log.append(db, event, actor=f"bastion:{bastion.name}")
+                    if isinstance(event, audit.SessionUnrecorded):
+                        _end_unrecorded(db, event.session, bastion)
             return db.now
 
         now = await (self._store.write(work) if changed or events else self._store.read(work))
+        for event in events.values():
+            if isinstance(event, audit.SessionUnrecorded):
+                self.gone(event.session)
         for id in broken:
             await self._break(id)
         for head in changed:
-            alive = self._alive[head.session]
-            alive.session = _with_head(alive.session, head)
+            alive = self._alive.get(head.session)
+            if alive is not None:  # it may have ended while we wrote
+                alive.session = _with_head(alive.session, head)
         return now
 
     def _known(self, bastion_id: str) -> set[str]:
@@ -159,8 +167,8 @@ class Live:
 
     async def _break(self, id: str) -> None:
         """A recording that does not go on from what was reported: say so, and end the session."""
-        alive = self._alive[id]
-        if alive.order is not None:
+        alive = self._alive.get(id)
+        if alive is None or alive.order is not None:
             return
         self._order(alive, "recording_broken", "the recording of this session does not go on from what was reported")
         self._metrics.alarm("attest_broken")
@@ -238,11 +246,15 @@ class Live:
     # --- by the second --------------------------------------------------------------------------------------------
 
     async def keep(self, stopping: asyncio.Event) -> None:
-        """Watch leases, silence and expiry until told to stop."""
+        """Watch leases, silence and expiry until told to stop. A full disk passes: the next look tries again."""
         while not stopping.is_set():
-            await self.tick()
+            try:
+                await self.tick()
+            except BartizanError as error:
+                self._metrics.alarm("watch_failed")
+                logger.error("the clocks of live sessions cannot be watched", error=str(error))
             with suppress(TimeoutError):
-                async with asyncio.timeout(1):
+                async with asyncio.timeout(EVERY_SECONDS):
                     await stopping.wait()
 
     async def tick(self) -> None:
@@ -250,7 +262,7 @@ class Live:
         if not self._alive:
             return
         now = await self._store.read(lambda db: db.now)
-        for alive in self._alive.values():
+        for alive in list(self._alive.values()):  # others come and go while we write
             ends = any(action.on_expiry == "end" for action in alive.actions)
             if ends and alive.order is None and now >= alive.session.certificate_expires:
                 self._order(alive, "certificate_expired", "your certificate expired: run bart login")
@@ -324,6 +336,12 @@ def _with_head(session: Session, head: RecordingHead) -> Session:
 def _tell(db: Db, alive: _Alive, by: str, cause: str, reason: str) -> None:
     event = audit.SessionTerminated(session=alive.session.id, by=by, cause=cause, reason=reason)
     log.append(db, event, actor=by)
+
+
+def _end_unrecorded(db: Db, id: str, bastion: Bastion) -> None:
+    """What is not recorded is over. There may be no manifest that says so: the disk did not take one."""
+    if sessions.end(db, id, "recording_failed"):
+        log.append(db, audit.SessionEnded(session=id, how="recording_failed"), actor=f"bastion:{bastion.name}")
 
 
 def _not_its_own() -> AccessDenied:

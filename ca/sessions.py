@@ -3,7 +3,7 @@ The path of one session authorization, and of its end. The numbered plan of ``au
 
 1. Proof: a person's signature over this very connection, made through this bastion, fresh (``ca/proof.py``).
 2. Once: the session identifier H is used up in the database; of many who bring it, one goes on.
-3. Person: the account is there and open; the certificate is one that we issued and did not take back.
+3. Person: the certificate is, to the last byte, one that we issued, and did not take back; the account is open.
 4. Decide: roles and locks give some action on this node as this login (``ca/policy.py``), or the person hears why not.
 5. Store: session, target certificate and their events, in the transaction of steps 2 to 4.
 6. Live: from now on locks, roles and administrators reach it.
@@ -13,7 +13,7 @@ The path of one session authorization, and of its end. The numbered plan of ``au
 from __future__ import annotations
 
 import hashlib
-import hmac
+import re
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -35,6 +35,9 @@ from ca.store.sessions import Session
 from ca.wire import Countersignature, RecordingHead, SessionAllowed, SessionDenied, SessionEnd, SessionRequest
 from recordings import seal
 from recordings.sshkey import PublicKey
+
+_HOW = re.compile(r"(?!(?:not_started|broken)\Z)[a-z][a-z0-9_]{0,31}\Z")
+"""How a bastion may say that a session ended. That it never began, or is not what was heard, only we can say."""
 
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
 
@@ -110,7 +113,11 @@ def _decide(
     # 3.
     account = users.find(db, proven.user)
     record = certificates.find(db, CA.USER, proven.user_certificate.serial)
-    if record is None or record.state != "issued" or record.user != proven.user:
+    if record is None or record.tbs_sha256 != hashlib.sha256(proven.user_certificate.signed).hexdigest():
+        authority.metrics.alarm("certificate_not_in_log")
+        why = "your certificate is not one that this cluster issued"
+        return _denied(db, bastion, request, proven, "not_in_log", why, "bart login")
+    if record.state != "issued" or record.user != proven.user:
         why = "your certificate was revoked"
         return _denied(db, bastion, request, proven, "certificate_revoked", why, "bart login")
     if account is None or account.disabled:
@@ -236,27 +243,39 @@ async def end(authority: Authority, bastion: Bastion, id: str, request: SessionE
     session = await authority.store.read(lambda db: own(db, bastion, id))
     digest = hashlib.sha256(request.manifest).hexdigest()
     if session.manifest_sha256 is not None:
-        if not hmac.compare_digest(session.manifest_sha256, digest) or session.authority_signature is None:
-            raise Conflict("another manifest of this session was countersigned before", code="already_sealed")
-        return Countersignature(signature=session.authority_signature)
+        return _as_before(session, digest)
     manifest = _manifest(id, request)
-    problem = _gap(session, manifest)
-    if problem is not None:
-        await _broken(authority, session, problem)
-        raise Conflict(f"the manifest does not go on from what was heard: {problem}", code="attest_broken")
-    signature = authority.issuer.countersign(request.manifest)
-    attested = session.head is not None and all(part.unattested == 0 for part in manifest.parts)
 
-    def work(db: Db) -> None:
+    def work(db: Db) -> Countersignature | str:
+        # All of it in one transaction: of two manifests at once, one is signed and the other is another one.
+        session = own(db, bastion, id)
+        if session.manifest_sha256 is not None:
+            return _as_before(session, digest)
+        problem = _gap(session, manifest)
+        if problem is not None:
+            return problem
+        signature = authority.issuer.countersign(request.manifest)  # kept here unless the transaction is
         if sessions.end(db, id, request.how):
             log.append(db, audit.SessionEnded(session=id, how=request.how), actor=f"bastion:{bastion.name}")
         sessions.seal(db, id, how=request.how, manifest_sha256=digest, signature=signature)
+        attested = session.head is not None and all(part.unattested == 0 for part in manifest.parts)
         sealed = audit.SessionSealed(session=id, manifest=digest, parts=len(manifest.parts), attested=attested)
         log.append(db, sealed, actor=f"bastion:{bastion.name}")
+        return Countersignature(signature=signature)
 
-    await authority.store.write(work)
+    sealed = await authority.store.write(work)
+    if isinstance(sealed, str):
+        await _broken(authority, session, sealed)
+        raise Conflict(f"the manifest does not go on from what was heard: {sealed}", code="attest_broken")
     authority.live.gone(id)
-    return Countersignature(signature=signature)
+    return sealed
+
+
+def _as_before(session: Session, digest: str) -> Countersignature:
+    """The countersignature that was given before, to the same manifest."""
+    if session.manifest_sha256 != digest or session.authority_signature is None:
+        raise Conflict("another manifest of this session was countersigned before", code="already_sealed")
+    return Countersignature(signature=session.authority_signature)
 
 
 def own(db: Db, bastion: Bastion, id: str) -> Session:
@@ -272,7 +291,7 @@ def _manifest(id: str, request: SessionEnd) -> seal.Manifest:
         manifest = seal.decode(request.manifest)
     except seal.SealError as error:
         raise InvalidInput(f"manifest: {error}", code="manifest_invalid") from error
-    if manifest.session != id or manifest.how != request.how:
+    if manifest.session != id or manifest.how != request.how or not _HOW.match(manifest.how):
         raise InvalidInput("manifest: it is of another session, or ended another way", code="manifest_invalid")
     for part, what in seal.disorder(manifest):
         raise InvalidInput(f"manifest: {part or 'chain'}: {what}", code="manifest_invalid")

@@ -122,6 +122,11 @@ class Certificate:
         return CERTIFICATE_TYPES[self.public_key.algorithm]
 
     @property
+    def signed(self) -> bytes:
+        """What its CA signed: all but the signature."""
+        return _split(self.blob)[1]
+
+    @property
     def expires(self) -> datetime:
         """The first moment at which it is no longer valid."""
         return datetime.fromtimestamp(min(self.valid_before, _LAST_SECOND), UTC)

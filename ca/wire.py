@@ -315,6 +315,12 @@ class AuditVerdict(Shape):
 # --- bastions -------------------------------------------------------------------------------------------------
 
 
+class NewBastionToken(Shape):
+    """With ``name``, the token is for the bastion of that name alone, and may give it new keys."""
+
+    name: Name | None = None
+
+
 class BastionEnrolment(Shape):
     """Once, with a one-use token. Keys are made on the bastion; only public halves travel."""
 

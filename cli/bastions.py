@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from ca import wire
 from cli import output
 from cli.way_in import WayIn, pass_way
 
@@ -14,12 +15,13 @@ def bastions() -> None:
 
 
 @bastions.command()
+@click.option("--name", help="The one bastion it is for; needed to give a bastion that exists new keys.")
 @click.option("--json", "as_json", is_flag=True, help="Print it as JSON.")
 @pass_way
-def token(way: WayIn, as_json: bool) -> None:
+def token(way: WayIn, name: str | None, as_json: bool) -> None:
     """Make a token with which one bastion enrols, once."""
     with way.open() as authority:
-        made = authority.bastion_token()
+        made = authority.bastion_token(wire.NewBastionToken(name=name))
     if as_json:
         output.as_json(made)
         return

@@ -193,8 +193,8 @@ class Authority(AbstractContextManager["Authority"]):
     def join_token(self, wanted: wire.NewJoinToken) -> wire.JoinToken:
         return self._call("POST", "/v1/join-tokens", wire.JoinToken, wanted)
 
-    def bastion_token(self) -> wire.JoinToken:
-        return self._call("POST", "/v1/bastion-tokens", wire.JoinToken)
+    def bastion_token(self, wanted: wire.NewBastionToken) -> wire.JoinToken:
+        return self._call("POST", "/v1/bastion-tokens", wire.JoinToken, wanted)
 
     def ca(self, name: str) -> str:
         return self._text(f"/v1/ca/{quote(name, safe='')}")

@@ -130,7 +130,7 @@ def demo() -> None:
 def _short_place() -> str:
     """Where temporary files go, unless that is so long that the path of the socket in there would not fit."""
     usual = tempfile.gettempdir()
-    return usual if len(usual) <= 60 else "/tmp"  # noqa: S108  # the folder in it gets a name of its own, mode 0700
+    return usual if len(usual) <= 60 else "/tmp"  # the folder in it gets a name of its own, mode 0700
 
 
 def _set_up(stage: Stage, stack: ExitStack) -> None:

@@ -105,9 +105,12 @@ class Home:
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         if self.folder.stat().st_uid != os.getuid():
             raise Conflict(f"{self.folder} belongs to somebody else", hint="set BART_HOME to a folder of your own")
-        with (self.folder / ".lock").open("w") as lock:
+        lock = os.open(self.folder / ".lock", os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield
+        finally:
+            os.close(lock)
 
     def store(self, profile: Profile, credentials: Mapping[str, str] = MappingProxyType({})) -> None:
         """Write what *profile* means, and *credentials* (by file name) with it: all or nothing.

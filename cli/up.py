@@ -25,6 +25,7 @@ from pathlib import Path
 
 import click
 
+from ca import wire
 from ca.errors import BartizanError, Conflict, InvalidInput, Unavailable
 from cli import output
 from cli.client import Authority, pin_of
@@ -35,6 +36,8 @@ from cli.way_in import SYSTEM_DATA, WayIn, pass_way
 ROOM = Path(__file__).resolve().parent.parent
 """Where our packages are found by the programs we start, installed or not."""
 
+BASTION = "local"
+"""The bastion of this machine."""
 START_SECONDS = 60.0
 DRAIN_SECONDS = 30.0
 CRASHES = 5
@@ -308,7 +311,7 @@ async def _enrol(plan: Plan) -> None:
         "--state": plan.bastion,
         "--authority": plan.authority_url,
         "--pin": pin,
-        "--name": "local",
+        "--name": BASTION,
     }
     enrolment = await asyncio.create_subprocess_exec(
         *python("bastion.enrol", **options), stdin=PIPE, stdout=DEVNULL, env=environment(), preexec_fn=end_with_us
@@ -321,7 +324,7 @@ async def _enrol(plan: Plan) -> None:
 
 def _token_and_pin(data: Path) -> tuple[str, str]:
     with Authority.over_socket(data) as authority:
-        return authority.bastion_token().token, pin_of(authority.tls_root())
+        return authority.bastion_token(wire.NewBastionToken(name=BASTION)).token, pin_of(authority.tls_root())
 
 
 def _told(plan: Plan) -> None:

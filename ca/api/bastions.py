@@ -24,6 +24,7 @@ from ca.wire import (
     BastionIdentity,
     BastionRenewal,
     JoinToken,
+    NewBastionToken,
     ShownCertificates,
     ShownNames,
     SyncAnswer,
@@ -38,11 +39,12 @@ router = APIRouter(prefix="/v1", tags=["bastions"])
 
 
 @router.post("/bastion-tokens", status_code=201)
-async def make_token(authority: Here, caller: Administrator) -> JoinToken:
-    """A token with which one bastion may enrol, once."""
+async def make_token(authority: Here, caller: Administrator, new: NewBastionToken | None = None) -> JoinToken:
+    """A token with which one bastion may enrol, once. Only one that names it may put another in its place."""
+    name = None if new is None else new.name
 
     def work(db: Db) -> JoinToken:
-        text, expires = tokens.make(db, "bastion", life=TOKEN_LIFE)
+        text, expires = tokens.make(db, "bastion", life=TOKEN_LIFE, data={"name": name})
         log.append(db, audit.BastionTokenMade(expires=audit.moment(expires)), actor=caller.actor)
         return JoinToken(token=text, expires=expires)
 
@@ -127,7 +129,8 @@ def anchors(authority: Authority) -> TrustAnchors:
 
 
 def _enrol(authority: Authority, db: Db, asked: BastionEnrolment) -> BastionIdentity:
-    if tokens.use(db, "bastion", asked.token) is None:
+    token = tokens.use(db, "bastion", asked.token)
+    if token is None:
         raise AccessDenied("this enrolment token is wrong, used or over", code="token_refused")
     if not LABEL.match(asked.name) or asked.name == "authority":
         raise InvalidInput("name: expected one lower-case DNS label", code="principal_invalid")
@@ -142,6 +145,9 @@ def _enrol(authority: Authority, db: Db, asked: BastionEnrolment) -> BastionIden
     if host_key.blob == recording_key.blob:
         raise InvalidInput("recording_key: expected another key than the host key", code="key_forbidden")
     before = bastions.by_name(db, asked.name)
+    if asked.name != token.data.get("name") and (before or token.data.get("name")):
+        hint = f"bartizan bastions token --name {asked.name}"
+        raise AccessDenied("this enrolment token is not for a bastion of this name", hint=hint, code="name_not_allowed")
     id = before.id if before else f"b-{secrets.token_hex(8)}"
     certificate, tls_key = tls.bastion_certificate(authority.bastion_root, asked.tls_request, id, db.now)
     bastion = Bastion(id, asked.name, host_key.line(), recording_key.line(), tls_key, egress, db.now)

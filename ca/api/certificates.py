@@ -10,7 +10,7 @@ from ca import audit
 from ca.api.callers import Administrator, Here
 from ca.certificate import CA
 from ca.errors import Conflict, NotFound
-from ca.store import Db, certificates, tokens
+from ca.store import Db, certificates, nodes, tokens
 from ca.store import audit as log
 from ca.store.certificates import Record
 from ca.wire import Issued, Termination
@@ -30,7 +30,7 @@ async def listing(
 async def revoke(
     ca: str, serial: int, authority: Here, caller: Administrator, asked: Termination | None = None
 ) -> Issued:
-    """Take a certificate back. Sessions that began with it end; the sign-in that gave it is over."""
+    """Take a certificate back. Sessions that began with it end; the sign-in that gave it is over; a host key goes."""
 
     def work(db: Db) -> Issued:
         record = certificates.find(db, ca, serial) if ca in set(CA) and 0 < serial < 1 << 63 else None
@@ -41,6 +41,8 @@ async def revoke(
         certificates.mark(db, ca, [serial], "revoked")
         if record.user is not None and ca == CA.USER:
             tokens.end_of_certificate(db, record.user, serial)
+        if record.node_id is not None and ca == CA.HOST:
+            nodes.forget_certificate(db, record.node_id, serial)
         reason = None if asked is None else asked.reason
         log.append(db, audit.CertificateRevoked(ca=ca, serial=serial, reason=reason), actor=caller.actor)
         found = certificates.find(db, ca, serial)

@@ -25,6 +25,7 @@ from ca.certificate import CA, HOST_LIFE, subject_key
 from ca.errors import AccessDenied, BartizanError, Conflict, InvalidInput
 from ca.grants import matches
 from ca.issue import JOIN_NAMESPACE, Stored, possession, use_nonce
+from ca.model import LABEL
 from ca.store import Db, certificates, nodes, tokens
 from ca.store import audit as log
 from ca.store.nodes import StoredNode
@@ -50,6 +51,8 @@ async def make_token(new: NewJoinToken, authority: Here, caller: Administrator) 
     """A token with which one host may join, once."""
     if new.name is not None and not PATTERN.match(new.name):
         raise InvalidInput("name: expected a node name, or a pattern of one with * and ?")
+    if new.replace and (new.name is None or not LABEL.match(new.name)):
+        raise InvalidInput("name: a token that may replace a node names that node", hint="give --name NODE")
     check_labels(new.labels)
     data: dict[str, object] = {"name": new.name, "labels": new.labels, "replace": new.replace}
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,8 +21,8 @@ from ca.errors import AccessDenied, NotFound
 from ca.store import Db, bastions, sessions
 from ca.store import audit as log
 from ca.wire import SessionView
-from recordings import reader
-from recordings.folder import JOURNAL, LOCK
+from recordings import folder as disk
+from recordings import reader, seal
 
 PIECE = 1 << 18
 BLOCK = 512
@@ -75,12 +76,14 @@ def _opened(authority: Authority, db: Db, caller: Caller, id: str, purpose: Purp
 def _tar(folder: Path, signers: bytes) -> Iterator[bytes]:
     """*folder* as a tar stream. A part that is still growing is cut at the size it had when its turn came."""
     yield _entry("allowed_signers", len(signers)) + _padded(signers)
-    for path in sorted(folder.iterdir()):
-        if path.is_symlink() or not path.is_file() or path.name in (LOCK, JOURNAL) or path.name.startswith("."):
-            continue
-        with path.open("rb") as stream:
-            size = left = path.stat().st_size
-            yield _entry(path.name, size)
+    for name in [*disk.parts(folder), seal.MANIFEST, seal.SIGNATURE, seal.COUNTERSIGNATURE]:
+        path = folder / name
+        if not path.exists():
+            continue  # not sealed yet
+        # A bastion can write here: only what we know by name goes out, and a link or a pipe is not followed.
+        with os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as stream:
+            size = left = os.fstat(stream.fileno()).st_size
+            yield _entry(name, size)
             while left:
                 piece = stream.read(min(PIECE, left))
                 if not piece:

@@ -98,6 +98,11 @@ def put_key(db: Db, node_id: str, key: HostKey) -> None:
     )
 
 
+def forget_certificate(db: Db, node_id: str, serial: int) -> None:
+    """The key with this certificate is no longer one of the node's."""
+    db.run(delete(keys).where(keys.c.node_id == node_id, keys.c.certificate_serial == serial))
+
+
 def owner_of_key(db: Db, fingerprint: str) -> str | None:
     """The id of the node that has this key."""
     row = db.one(select(keys.c.node_id).where(keys.c.fingerprint == fingerprint))

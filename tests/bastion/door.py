@@ -8,12 +8,13 @@ so that a test can read it like a diary.
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 import json
 import os
 import subprocess
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -189,10 +190,18 @@ class Rig:
         now = datetime.now(UTC).replace(microsecond=0)
         begin = now - BACKDATED if life > timedelta() else now - timedelta(hours=2)
         fields: dict[str, object] = {
-            "kind": sshcert.CertKind.USER, "public_key": public, "serial": self.authority.user.next(), "key_id": f"v1;u={name};n=1",
-            "principals": [name], "valid_after": int(begin.timestamp()), "valid_before": int((now + life).timestamp()),
-            "critical_options": {}, "extensions": ["permit-pty"], "ca_key": self.authority.user.public, "nonce": os.urandom(32),
-        }  # fmt: skip
+            "kind": sshcert.CertKind.USER,
+            "public_key": public,
+            "serial": self.authority.user.next(),
+            "key_id": f"v1;u={name};n=1",
+            "principals": [name],
+            "valid_after": int(begin.timestamp()),
+            "valid_before": int((now + life).timestamp()),
+            "critical_options": {},
+            "extensions": ["permit-pty"],
+            "ca_key": self.authority.user.public,
+            "nonce": os.urandom(32),
+        }
         to_be_signed = sshcert.encode(**(fields | changes))  # type: ignore[arg-type]
         blob = sshcert.with_signature(to_be_signed, sign_ed25519(self.authority.user.key, to_be_signed))
         (self.folder / "id-cert.pub").write_text(sshcert.parse(blob).line() + "\n")
@@ -202,13 +211,15 @@ class Rig:
             f"@cert-authority bartizan {self.authority.bastion.public.line()}\n"
         )
         common = (
-            f"  IdentityFile {key}\n  CertificateFile {self.folder}/id-cert.pub\n  IdentitiesOnly yes\n  IdentityAgent none\n"
+            f"  IdentityFile {key}\n  CertificateFile {self.folder}/id-cert.pub\n"
+            f"  IdentitiesOnly yes\n  IdentityAgent none\n"
             f"  UserKnownHostsFile {self.folder}/known_hosts\n  StrictHostKeyChecking yes\n  BatchMode yes\n"
         )
         nodes = " ".join(self.authority.nodes)
         self.config.write_text(
             f"Host bartizan\n  HostName 127.0.0.1\n  Port {self.port}\n  HostKeyAlias bartizan\n{common}"
-            f"Host {nodes}\n  ProxyCommand /usr/bin/env python3 -I -S {CONNECT} 127.0.0.1 {self.port} %h\n  ProxyUseFdpass yes\n{common}"
+            f"Host {nodes}\n  ProxyCommand /usr/bin/env python3 -I -S {CONNECT} 127.0.0.1 {self.port} %h\n"
+            f"  ProxyUseFdpass yes\n{common}"
         )
 
     async def run(
@@ -251,6 +262,27 @@ class Rig:
 
 
 @asynccontextmanager
+async def opened(door: Door, *, balancers: tuple[ipaddress.IPv4Network, ...] = ()) -> AsyncIterator[int]:
+    """A port that leads to *door*; at the end nobody stays on the line."""
+    visitors: list[FirstBytes] = []
+
+    def visitor() -> FirstBytes:
+        visitors.append(FirstBytes(door, balancers=balancers))
+        return visitors[-1]
+
+    sock = listening_socket("127.0.0.1", 0)
+    server = await asyncio.get_running_loop().create_server(visitor, sock=sock)
+    try:
+        yield sock.getsockname()[1]
+    finally:
+        server.close()
+        for each in visitors:
+            if each._transport is not None:
+                each._transport.abort()
+        await asyncio.sleep(0.01)
+
+
+@asynccontextmanager
 async def rig(folder: Path, **changes: object) -> AsyncIterator[Rig]:
     """Start a worker on a free loopback port; stop it on the way out."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -258,10 +290,9 @@ async def rig(folder: Path, **changes: object) -> AsyncIterator[Rig]:
     host_key = asyncssh.import_private_key(_pem(host))
     state = State(folder, "b-1", "b1", host_key, recording)
     authority = MemoryAuthority(PublicKey.of(host.public_key()), **changes)  # type: ignore[arg-type]
-    outbox = Outbox(folder / "outbox.ndjson")
     shown = ShownKeys(authority, host_key)
     await shown.fetch("")
-    with ThreadPoolExecutor(2) as pool:
+    with closing(Outbox(folder / "outbox.ndjson")) as outbox, ThreadPoolExecutor(2) as pool:
         services = Services(
             state=state, authority=authority, worker="w1", recordings=folder / "recordings", outbox=outbox, pool=pool,
             trust=await authority.trust(),
@@ -270,13 +301,12 @@ async def rig(folder: Path, **changes: object) -> AsyncIterator[Rig]:
         async with asyncio.TaskGroup() as group:
             door = Door(services, shown, await server_options(host_key), Penalties(), group, beacon=BEACON)
             door.trust(services.trust)
-            sock = listening_socket("127.0.0.1", 0)
-            server = await asyncio.get_running_loop().create_server(lambda: FirstBytes(door), sock=sock)
-            yield Rig(door, authority, sock.getsockname()[1], folder, folder / "recordings")
-            server.close()
-            for session in list(services.sessions.values()):
-                session.end("test_over", "the test is over")
-    outbox.close()
+            try:
+                async with opened(door) as port:
+                    yield Rig(door, authority, port, folder, folder / "recordings")
+            finally:
+                for session in list(services.sessions.values()):
+                    session.end("test_over", "the test is over")
 
 
 def _pem(key: Ed25519PrivateKey) -> bytes:

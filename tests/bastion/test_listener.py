@@ -5,19 +5,18 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import socket
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager
 
 import pytest
 
-from bastion.listener import FirstBytes, listening_socket
+from bastion.listener import listening_socket
 from bastion.penalties import STARTUPS
 from recordings.sshwire import string
-from tests.bastion.door import BEACON, Rig
+from tests.bastion.door import BEACON, Rig, opened
 from tests.bastion.rawssh import Disconnected, RawSsh, raw_ssh
 from tests.sshd import LOGIN
 
-LOOPBACK = (ipaddress.ip_network("127.0.0.0/8"),)
+LOOPBACK = (ipaddress.IPv4Network("127.0.0.0/8"),)
 
 
 async def disconnect(port: int, first: bytes) -> Disconnected:
@@ -28,16 +27,11 @@ async def disconnect(port: int, first: bytes) -> Disconnected:
         return await ssh.disconnected()
 
 
-@asynccontextmanager
-async def behind_a_balancer(post: Rig, networks: tuple[ipaddress.IPv4Network, ...] = LOOPBACK) -> AsyncIterator[int]:
+def behind_a_balancer(
+    post: Rig, networks: tuple[ipaddress.IPv4Network, ...] = LOOPBACK
+) -> AbstractAsyncContextManager[int]:
     """A second door of the same worker, for which *networks* are balancers; its port."""
-    sock = listening_socket("127.0.0.1", 0)
-    loop = asyncio.get_running_loop()
-    server = await loop.create_server(lambda: FirstBytes(post.door, balancers=networks), sock=sock)
-    try:
-        yield sock.getsockname()[1]
-    finally:
-        server.close()
+    return opened(post.door, balancers=networks)
 
 
 async def signed_in(ssh: RawSsh, post: Rig) -> None:
@@ -108,7 +102,7 @@ async def test_another_network_protocol_is_turned_away(post: Rig) -> None:
     """SSH-26"""
     for words in (
         b"GET / HTTP/1.1\r\nHost: x\r\n\r\n",
-        b"\x16\x03\x01\x02\x00\x01" + bytes(200),
+        b"\x16\x03\x01\x02\x00\x01\n" + bytes(200),
         b"SSH-1.5-old\r\n",
         b"\n" * 50,
     ):
@@ -153,7 +147,7 @@ async def test_a_header_from_anybody_else_is_not_believed(post: Rig) -> None:
     """CV-10; FIELD: PROXY header believed from anyone."""
     post.user(critical_options={"source-address": "203.0.113.0/24"})
     header = b"PROXY TCP4 203.0.113.7 127.0.0.1 5000 22\r\n"
-    elsewhere = (ipaddress.ip_network("192.0.2.0/24"),)
+    elsewhere = (ipaddress.IPv4Network("192.0.2.0/24"),)
     async with behind_a_balancer(post, elsewhere) as port:
         for door in (post.port, port):
             async with raw_ssh(door, first=header) as ssh:
@@ -208,9 +202,9 @@ async def test_a_punished_source_stays_out_behind_a_balancer_too(post: Rig) -> N
 async def test_an_ipv4_address_in_ipv6_clothes_is_itself(post: Rig) -> None:
     """CV-11"""
     post.user(critical_options={"source-address": "10.0.0.0/8"})
-    async with behind_a_balancer(post) as port:
-        async with raw_ssh(port, first=b"PROXY TCP6 ::ffff:10.0.0.5 ::1 5000 22\r\n") as ssh:
-            await signed_in(ssh, post)
+    first = b"PROXY TCP6 ::ffff:10.0.0.5 ::1 5000 22\r\n"
+    async with behind_a_balancer(post) as port, raw_ssh(port, first=first) as ssh:
+        await signed_in(ssh, post)
 
 
 # --- who may come --------------------------------------------------------------------------------------------------

@@ -565,6 +565,13 @@ def test_data_after_end_of_file_breaks_the_side_that_sent_it() -> None:
     assert feed(running(), ("client", Eof()), ("client", Data(b"x"))) == [Broken("client", "data after end of file")]
 
 
+def test_after_the_nodes_end_of_file_we_end_in_silence() -> None:
+    """Even our own words would be data after end of file, and clients disconnect over it."""
+    channel = running()
+    feed(channel, ("node", Eof()))
+    assert [order for order in channel.end("bye") if isinstance(order, ToClient)] == [EXIT_255, ToClient(Close())]
+
+
 def test_half_closed_channels_go_on_in_the_other_direction() -> None:
     channel = running()
     feed(channel, ("client", Eof()))

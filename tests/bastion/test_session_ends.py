@@ -6,6 +6,7 @@ import asyncio
 import json
 import secrets
 import shutil
+import socket
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -90,6 +91,16 @@ async def test_an_order_ends_every_channel_and_a_session_without_any(post: Rig) 
     idle.session.end("locked", "access is locked")
     await post.settled()
     assert list(post.authority.ended.values()) == ["locked", "locked"]
+
+
+async def test_an_order_ends_a_channel_whose_output_is_over(post: Rig) -> None:
+    running = await start(post, WEB1, "echo tick; exec >&- 2>&-; sleep 60")
+    await asyncio.sleep(0.2)
+    running.session.end("terminated", "over")
+    status, err = await running.end()
+    assert status == 255
+    assert b"Disconnecting" not in err
+    await post.settled()
 
 
 @pytest.mark.parametrize(
@@ -284,21 +295,19 @@ async def test_a_user_who_leaves_while_the_node_is_being_entered_harms_nobody_el
     """A bug in one session must not end the others of the same worker."""
     other = await start(post, WEB1, CHATTER)
 
-    async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await reader.read()
-        writer.close()
-
-    server = await asyncio.start_server(silent, "127.0.0.1", 0)
     good = post.authority.nodes["web1"]
-    post.authority.nodes["web1"] = f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
-    async with raw_ssh(post.port, first=b"bartizan/1 web1\n") as ssh:
-        await ssh.exchange()
-        await ssh.sign_in(LOGIN, post.folder)
-        ssh.open_channel(0)
-        async with asyncio.timeout(10):
-            while len(post.door.services.sessions) < 2:  # noqa: ASYNC110
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        post.authority.nodes["web1"] = f"127.0.0.1:{silent.getsockname()[1]}"
+        async with raw_ssh(post.port, first=b"bartizan/1 web1\n") as ssh:
+            await ssh.exchange()
+            await ssh.sign_in(LOGIN, post.folder)
+            ssh.open_channel(0)
+            async with asyncio.timeout(10):
+                while len(post.door.services.sessions) < 2:  # noqa: ASYNC110
+                    await asyncio.sleep(0.02)
+        async with asyncio.timeout(10):  # the node need not answer for the session to be over
+            while len(post.door.services.sessions) > 1:  # noqa: ASYNC110
                 await asyncio.sleep(0.02)
-    server.close()
     post.authority.nodes["web1"] = good
     assert (await post.run("ssh", WEB1, "echo fine")).stdout == b"fine\n"
     other.session.end("terminated", "over")

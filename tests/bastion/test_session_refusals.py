@@ -64,6 +64,19 @@ async def test_a_strange_subsystem_is_named(post: Rig) -> None:
     assert refused(post) == {"subsystem"}
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [["ssh", "bartizan"], ["ssh", "-tt", "bartizan"], ["ssh", "bartizan", "id"], ["ssh", "-s", "bartizan", "sftp"]],
+    ids=" ".join,
+)
+async def test_the_bastion_itself_has_no_shell_and_no_files(post: Rig, arguments: list[str]) -> None:
+    """FIELD: the bastion's own shell or SFTP reached."""
+    done = await post.run(*arguments, input=b"id\n")
+    assert (done.returncode, done.stdout) == (255, b"")
+    assert b"no node was named" in done.stderr
+    assert post.authority.requests == []
+
+
 # --- forwards ----------------------------------------------------------------------------------------------------
 
 
@@ -197,6 +210,7 @@ FORGED_USERS: dict[str, dict[str, object]] = {
     "another source": {"options": (option("source-address", "203.0.113.0/24"),)},
     "no source at all": {"options": (option("source-address", ""),)},
     "a host certificate": {"kind": 2},
+    "a forced command": {"options": (option("force-command", "id"),)},
 }
 
 

@@ -150,7 +150,7 @@ class House:
 
     async def bastion(self, name: str = "local", *egress: str) -> BastionKeys:
         """A bastion that has just enrolled."""
-        token = (await self.operator.post("/v1/bastion-tokens")).json()["token"]
+        token = (await self.operator.post("/v1/bastion-tokens", json={"name": name})).json()["token"]
         host, recording = forge.ed25519(), Ed25519PrivateKey.generate()
         tls_key = ec.generate_private_key(ec.SECP256R1())
         body = {

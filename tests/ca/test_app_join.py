@@ -100,7 +100,7 @@ async def test_a_failed_join_does_not_use_the_token_up(home: House) -> None:
 async def test_replacing_keeps_the_id_and_forgets_the_old_keys(home: House) -> None:
     old, new = forge.ed25519(), forge.ed25519()
     first = (await join(home, await token(home), old)).json()
-    second = (await join(home, await token(home, replace=True), new)).json()
+    second = (await join(home, await token(home, name="web1", replace=True), new)).json()
     assert first["node"]["id"] == second["node"]["id"]
     (node,) = (await home.operator.get("/v1/nodes")).json()
     assert node["host_keys"] == [new.public.line()]
@@ -248,3 +248,34 @@ async def test_a_client_certificate_is_renewed_for_the_enrolled_key_alone(home: 
     assert (fresh.not_valid_after_utc - home.clock.now).days == 30
     other = certificate_request(ec.generate_private_key(ec.SECP256R1()))
     assert (await bastion.post("/v1/bastions/renewal", json={"tls_request": other})).status_code == 403
+
+
+async def test_a_token_that_may_replace_names_the_one_node(home: House) -> None:
+    """One that names none, or a pattern, would be good for taking the place of any node."""
+    for change in ({"replace": True}, {"replace": True, "name": "web*"}, {"replace": True, "name": "web?"}):
+        answer = await home.operator.post("/v1/join-tokens", json=change)
+        assert (answer.status_code, answer.json()["error"]) == (400, "invalid_input"), change
+    await token(home, replace=True, name="web1")
+
+
+async def test_a_revoked_host_certificate_is_no_longer_believed_by_anyone(home: House) -> None:
+    """CV-14: bastions go by the node's registered keys, so the key goes with its certificate."""
+    key, other = forge.ed25519(), forge.ecdsa()
+    answer = await join(home, await token(home), key, other)
+    serial = sshcert.from_line(answer.json()["certificates"][0]["certificate"]).serial
+    assert (await home.operator.post(f"/v1/certificates/host/{serial}/revocation")).status_code == 200
+    (node,) = (await home.operator.get("/v1/nodes")).json()
+    assert node["host_keys"] == [other.public.line()]
+    assert (await renew(home, key)).json()["error"] == "renew_denied"
+
+
+async def test_a_bastion_is_replaced_only_with_a_token_that_names_it(home: House) -> None:
+    """Else whoever holds any token could take the place of a bastion, and with it its sessions."""
+    first = await home.bastion("edge")
+    body = enrolment(await bastion_token(home), name="edge")
+    assert (await home.web.post("/v1/bastions/enrolment", json=body)).json()["error"] == "name_not_allowed"
+    text = (await home.operator.post("/v1/bastion-tokens", json={"name": "edge"})).json()["token"]
+    body = enrolment(text, name="other")
+    assert (await home.web.post("/v1/bastions/enrolment", json=body)).json()["error"] == "name_not_allowed"
+    assert (await first.http.get("/v1/bastions/trust")).status_code == 200
+    assert (await home.web.post("/v1/bastions/enrolment", json=enrolment(text, name="edge"))).status_code == 200

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import tarfile
 from collections.abc import AsyncIterator
 from datetime import timedelta
@@ -133,3 +134,40 @@ async def test_a_disk_that_fills_up_is_told_once(home: House) -> None:
         told = await watch_disk(low, home.authority.store, home.authority.metrics, told=told)
     assert len(await home.events("recording.space_low")) == 1
     assert "bartizan_recordings_disk_low 1.0" in home.authority.metrics.text().decode()
+
+
+async def test_what_a_bastion_left_beside_a_recording_is_not_handed_out(home: House, tmp_path: Path) -> None:
+    """A second allowed_signers would overwrite ours when the archive is unpacked; a link would lead to our secrets."""
+    session = await recorded(home, await home.bastion())
+    folder = reader.find(home.authority.settings.recordings_folder, session)
+    assert folder is not None
+    (folder / "allowed_signers").write_text("forged")
+    (folder / "zz.txt").write_text("more")
+    (folder / "c9.000001.cast.zst").symlink_to(tmp_path / "admin.token")
+    (folder / "c0.000001.cast.zst").replace(folder / "kept")
+    os.mkfifo(folder / "c0.000001.cast.zst")
+    answer = await home.operator.get(f"/v1/recordings/{session}/archive")
+    with tarfile.open(fileobj=io.BytesIO(answer.content)) as bundle:
+        names = bundle.getnames()
+    assert sorted(names) == ["allowed_signers", "manifest.json", "manifest.json.sig"]
+
+
+async def test_the_rule_asks_our_own_clock_when_a_session_ended(home: House) -> None:
+    """A bastion whose clock is years behind, or that is in foreign hands, must not have recordings deleted."""
+    bastion = await home.bastion()
+    session: str = (await (await visit(home, bastion)).ask()).json()["session"]
+    old = home.clock.now - timedelta(days=400)
+    for name in (session, "s" + "1" * 25):
+        made = Recording.create(
+            home.authority.settings.recordings_folder, name, meta={}, now=old,
+            sign=lambda data: sshsig.sign(bastion.recording_key, data, namespace=seal.NAMESPACE),
+        )  # fmt: skip
+        manifest = made.seal(old, "closed")
+        if name == session:
+            answer = await bastion.http.post(f"/v1/sessions/{session}/end", json=ending(manifest))
+            assert answer.status_code == 200, answer.text
+    place = Address("127.0.0.1", 1)
+    settings = Settings(data=home.authority.settings.data, web=place, public_ssh=place, recordings_keep_days=30)
+    await delete_old(settings, home.authority.store, home.authority.metrics)
+    assert {entry.session for entry in reader.listing(settings.recordings_folder)} == {session, "s" + "1" * 25}
+    assert not await home.events("recording.deleted")

@@ -13,6 +13,7 @@ import httpx
 import pytest
 
 from ca import audit
+from ca.errors import Unavailable
 from recordings import seal
 from tests.ca.house import ROLES, BastionKeys, Clock, House, house
 from tests.ca.visit import Visit, visit
@@ -292,3 +293,43 @@ async def test_the_beacon_changes_with_the_time_and_survives_a_restart(tmp_path:
         assert issuer.beacon_age("é", clock.now) is None
     async with house(tmp_path, clock=clock) as again:
         assert again.authority.issuer.beacon(clock.now) == first
+
+
+async def test_the_clocks_go_on_while_sessions_come_and_go(home: House, bastion: BastionKeys) -> None:
+    """An end by expiry is written down while another session begins: one look at all clocks must survive that."""
+    await home.roles(ROLES.replace("sftp.write]", "sftp.write]\n        options: {on_expiry: end}"))
+    came, session = await begin(home, bastion)
+    await came.again().ask()
+    home.clock.turn(hours=12, seconds=1)
+    live, store = home.authority.live, home.authority.store
+
+    async def write(work: Any) -> Any:
+        live.gone(session)
+        return await type(store).write(store, work)
+
+    store.write = write  # type: ignore[method-assign]
+    try:
+        await live.tick()
+    finally:
+        del store.write
+
+
+async def test_a_database_that_cannot_be_written_for_a_moment_does_not_end_the_watch(
+    home: House, bastion: BastionKeys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """CA-36: the disk is full; the authority stays up, and goes on watching once there is room."""
+    live, stopping = home.authority.live, asyncio.Event()
+    looks: list[str] = []
+
+    async def tick() -> None:
+        looks.append("look")
+        if len(looks) > 2:
+            stopping.set()
+            return
+        raise Unavailable("the audit log cannot be written")
+
+    monkeypatch.setattr(live, "tick", tick)
+    monkeypatch.setattr("ca.live.EVERY_SECONDS", 0.01)
+    async with asyncio.timeout(5):
+        await live.keep(stopping)
+    assert len(looks) == 3

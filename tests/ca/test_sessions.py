@@ -15,6 +15,7 @@ from ca import sshcert
 from ca.certificate import CA
 from ca.sessions import session_id
 from recordings import seal, sshsig
+from tests.ca import forge
 from tests.ca.house import BEGAN, BastionKeys, House, house
 from tests.ca.visit import shown, visit
 
@@ -273,3 +274,53 @@ def test_session_ids_sort_by_time_and_are_short_and_plain() -> None:
     assert len(early) == 26
     assert early.isalnum()
     assert early.islower()
+
+
+async def test_of_two_manifests_at_once_one_is_countersigned(
+    home: House, bastion: BastionKeys
+) -> None:
+    """Two signatures over two stories of one session would let a bastion choose its evidence later."""
+    session = await started(home, bastion)
+    stories = [manifest(session, ONE), manifest(session, part(ONE.name, b"another"))]
+    async with asyncio.TaskGroup() as group:
+        asked = [
+            group.create_task(bastion.http.post(f"/v1/sessions/{session}/end", json=ending(data)))
+            for data in stories * 10
+        ]
+    signed = {task.result().text for task in asked if task.result().status_code == 200}
+    assert len(signed) == 1
+    assert {task.result().json()["error"] for task in asked if task.result().status_code != 200} == {"already_sealed"}
+    assert len(await home.events("session.sealed")) == 1
+    assert len(await home.events("session.ended")) == 1
+
+
+@pytest.mark.parametrize("how", ["not_started", "broken", "x" * 33, "Closed", ""])
+async def test_a_bastion_cannot_say_what_only_the_authority_says_of_an_end(
+    home: House, bastion: BastionKeys, how: str
+) -> None:
+    """A session that "never started" has no recording in the list: a bastion could hide one so."""
+    session = await started(home, bastion)
+    answer = await bastion.http.post(f"/v1/sessions/{session}/end", json=ending(manifest(session, ONE, how=how), how))
+    assert (answer.status_code, answer.json()["error"]) == (400, "manifest_invalid")
+    assert not await home.events("session.sealed")
+
+
+@pytest.mark.parametrize("serial", [77, 1], ids=["unknown serial", "serial of another certificate"])
+async def test_a_certificate_that_is_not_in_the_log_to_the_last_byte_opens_nothing_and_alarms(
+    home: House, bastion: BastionKeys, serial: int
+) -> None:
+    """CV-22: the signature holds, so somebody else has the user CA's key."""
+    came = await visit(home, bastion)
+    key, now = forge.ed25519(), int(BEGAN.timestamp())
+    ca = home.authority.issuer._keys.authorities[CA.USER]
+    unsigned = sshcert.encode(
+        kind=sshcert.CertKind.USER, public_key=key.public, serial=serial, key_id="v1;u=alice;n=1", principals=["alice"],
+        valid_after=now - 60, valid_before=now + 3600, critical_options={}, extensions=["permit-pty"],
+        ca_key=ca.public_key, nonce=bytes(32),
+    )  # fmt: skip
+    forged = sshcert.with_signature(unsigned, ca._sign(unsigned))
+    said = (await came.again(key=key, certificate=forged).ask()).json()
+    assert (said["decision"], said["code"]) == ("deny", "not_in_log")
+    assert 'bartizan_alarms_total{kind="certificate_not_in_log"} 1.0' in home.authority.metrics.text().decode()
+    (told,) = await home.events("session.denied")
+    assert told.fields["denial"] == "not_in_log"

@@ -27,7 +27,14 @@ def test_flags_beat_the_environment_which_beats_the_file(tmp_path: Path) -> None
 
 @pytest.mark.parametrize(
     "text",
-    ["clutser = 'x'", "cluster = 1", "recordings_keep_days = 'soon'", "recordings_keep_days = 0", "cluster = 'A B'", "="],
+    [
+        "clutser = 'x'",
+        "cluster = 1",
+        "recordings_keep_days = 'soon'",
+        "recordings_keep_days = 0",
+        "cluster = 'A B'",
+        "=",
+    ],
 )
 def test_what_is_not_understood_in_the_file_is_an_error(tmp_path: Path, text: str) -> None:
     (tmp_path / "bartizan.toml").write_text(text)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import secrets
+import signal
 import subprocess
 import threading
 import time
@@ -14,7 +14,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import IO, Any, TypeVar
+from typing import Any, TypeVar
 
 import httpx
 
@@ -219,7 +219,18 @@ def stock_verdict(folder: Path, allowed_signers: str, principal: str = "local") 
     signers = folder.parent / f"{folder.name}.signers"
     signers.write_text(allowed_signers)
     name = "manifest.json.authority.sig" if principal == "authority" else "manifest.json.sig"
-    words = ["-Y", "verify", "-f", signers, "-I", principal, "-n", "bartizan-recording", "-s", folder / name]
+    words: list[str | Path] = [
+        "-Y",
+        "verify",
+        "-f",
+        signers,
+        "-I",
+        principal,
+        "-n",
+        "bartizan-recording",
+        "-s",
+        folder / name,
+    ]
     with (folder / "manifest.json").open("rb") as manifest:
         return subprocess.run(["ssh-keygen", *words], stdin=manifest, capture_output=True, check=False, timeout=30)
 
@@ -248,9 +259,3 @@ def killed(*pids: int) -> None:
 def signalled(number: signal.Signals, *pids: int) -> None:
     for pid in pids:
         os.kill(pid, number)
-
-
-def start(command: Sequence[str | Path], env: dict[str, str], **files: IO[bytes] | int) -> subprocess.Popen[bytes]:
-    """A program in the background, with pipes unless *files* says otherwise."""
-    pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    return subprocess.Popen(command, env=env, **(pipes | files))

@@ -180,7 +180,9 @@ def expire(person: Person, *, after: timedelta) -> datetime:
     """Let the person's certificates end soon in the authority's book: the shortest real life is five minutes."""
     end = datetime.now(UTC) + after
     with closing(sqlite3.connect(person.product.data / "bartizan.db", timeout=30)) as db, db:
-        db.execute("UPDATE certificates SET valid_before = ? WHERE ca = 'user' AND user = ?", (_stored(end), person.name))
+        db.execute(
+            "UPDATE certificates SET valid_before = ? WHERE ca = 'user' AND user = ?", (_stored(end), person.name)
+        )
     return end
 
 
@@ -196,9 +198,7 @@ def test_a_certificate_that_expires_ends_sessions_of_roles_that_say_so(dora: Per
         end = expire(dora, after=timedelta(seconds=4))
         with live_session(dora) as live:
             if ends:
-                check_ended(
-                    dora.product, live, why="expired: run bart login", how="certificate_expired", since=end
-                )
+                check_ended(dora.product, live, why="expired: run bart login", how="certificate_expired", since=end)
             else:
                 stage.eventually(lambda: datetime.now(UTC) > end + timedelta(seconds=2))
                 live.send(b"still there\n")
@@ -213,9 +213,7 @@ def test_a_session_in_which_nothing_happens_ends(dora: Person) -> None:
             live.send(b".\n")
             last = datetime.now(UTC)
             assert not live.stopped(after=0.5)
-        check_ended(
-            dora.product, live, why="nothing happened for 3 s", how="idle", since=last + timedelta(seconds=3)
-        )
+        check_ended(dora.product, live, why="nothing happened for 3 s", how="idle", since=last + timedelta(seconds=3))
 
 
 def test_a_session_that_lasts_too_long_ends_whatever_happens(dora: Person) -> None:

@@ -17,12 +17,14 @@ import re
 import secrets
 import shutil
 import signal
+import ssl
 import subprocess
 import sys
 import termios
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from io import FileIO
 from pathlib import Path
 
 import httpx
@@ -30,7 +32,7 @@ import pytest
 
 from tests.journeys import stage
 from tests.journeys.stage import live_session, newest, sealed_tape, tape
-from tests.product import ROLES, Person, Product, Site, running_product, start_product
+from tests.product import ROLES, Person, Product, Way, running_product, start_product
 from tests.sshd import LOGIN, running_sshd, stop
 
 BIN = Path(sys.executable).parent
@@ -51,12 +53,11 @@ def digest(data: bytes) -> str:
 
 
 @pytest.mark.parametrize("way", ["config", "jump", "username"])
-def test_what_a_command_prints_reads_and_complains_is_kept(alice: Person, product: Product, way: str) -> None:
+def test_what_a_command_prints_reads_and_complains_is_kept(alice: Person, product: Product, way: Way) -> None:
     """exec and its stdin, all three ways: output, input and stderr each under its own code."""
     out, err, typed = nonce(), nonce(), nonce()
     script = f"echo {out.decode()}; echo {err.decode()} >&2; cat >/dev/null; exit 7"
-    assert way in ("config", "jump", "username")
-    done = alice.ssh("web1", script, way=way, stdin=typed)  # type: ignore[arg-type]
+    done = alice.ssh("web1", script, way=way, stdin=typed)
     assert (done.returncode, done.stdout, done.stderr) == (7, out + b"\n", err + b"\n")
 
     kept = sealed_tape(product, newest(alice))
@@ -100,7 +101,7 @@ def test_a_shell_on_a_real_terminal_is_kept_without_what_was_typed_unseen(
 
     kept = sealed_tape(product, newest(alice))
     assert word[:9] + b"-" + word[9:] in kept.stream()
-    assert [101, 43] == [int(n) for n in re.findall(rb'"r", ?"(\d+)x(\d+)"\]', kept.stream())[-1]]
+    assert re.findall(rb'"r", ?"(\d+x\d+)"\]', kept.stream())[-1] == b"101x43"
     assert secret not in kept.text()
     assert not list(kept.folder.glob("c0.in.*"))
     played = carol.bart("play", kept.folder.name).stdout
@@ -150,10 +151,8 @@ def test_a_copied_file_stands_there_with_path_size_and_hash(
         found = [note["fields"] for note in kept.noted("session.file") if note["fields"]["operation"] == operation]
         assert [(one["size"], one["sha256"]) for one in found] == [(len(content), digest(content))]
         assert there.name in found[0]["path"]
-        (event,) = stage.eventually(
-            lambda kept=kept: stage.events(product, "session.file", session=kept.folder.name)  # type: ignore[misc]
-        )
-        assert (event["fields"]["operation"], event["fields"]["sha256"]) == (operation, digest(content))
+        told = {"session": kept.folder.name, "operation": operation, "sha256": digest(content)}
+        stage.eventually(lambda told=told: stage.events(product, "session.file", **told))  # type: ignore[misc]
         if protocol == ["-O"]:  # the bytes themselves are in the stream
             assert content[:30] in kept.stream()
 
@@ -170,7 +169,7 @@ def test_what_sftp_does_is_listed_operation_by_operation(alice: Person, product:
     assert (tmp_path / "back").read_bytes() == content
     kept = sealed_tape(product, newest(alice))
     files = [note["fields"] for note in kept.noted("session.file")]
-    by_operation = {one["operation"]: one for one in files}
+    by_operation = {one["operation"].partition("@")[0]: one for one in files}
     assert {"write", "posix-rename", "mkdir", "read", "remove"} <= set(by_operation), by_operation
     for operation in ("write", "read"):
         one = by_operation[operation]
@@ -254,6 +253,12 @@ def test_stock_tools_check_every_byte_and_find_one_that_changed(
     assert ours.returncode == 1
     assert part.name in ours.stdout
     assert "NOT verified" in ours.stdout
+    spoilt[len(spoilt) // 2] ^= 1
+    part.write_bytes(spoilt)
+    assert carol.bart("recordings", "verify", evidence).returncode == 0
+    part.rename(tmp_path / part.name)
+    gone = carol.bart("recordings", "verify", evidence, check=False)
+    assert (gone.returncode, part.name in gone.stdout) == (1, True)
     (evidence / "manifest.json").write_bytes((evidence / "manifest.json").read_bytes().replace(b"alice", b"carol"))
     assert stage.stock_verdict(evidence, signers).returncode != 0
 
@@ -300,8 +305,6 @@ def test_recordings_are_for_those_who_may_read_them(
 @contextmanager
 def https(person: Person) -> Iterator[httpx.Client]:
     """The API with the person's sign-in."""
-    import ssl
-
     context = ssl.create_default_context(cafile=str(person.home / "root.pem"))
     headers = {"Authorization": f"Bearer {(person.home / 'token').read_text().strip()}"}
     with httpx.Client(base_url=f"https://{person.product.web}", verify=context, headers=headers, timeout=30) as http:
@@ -315,14 +318,14 @@ def test_a_live_recording_can_be_read_up_to_the_last_second(alice: Person, carol
     """Each flush is a whole zstd frame: stock ``zstdcat`` never stumbles, whenever it looks."""
     with live_session(alice) as live:
         kept = tape(product, live.id)
-        for _ in range(3):
-            word = nonce()
+        for word in (nonce(), nonce(), nonce()):
             sent = time.monotonic()
             live.send(word + b"\n")
             stage.eventually(lambda word=word: word in kept.stream(), within=FRAMES, what="the word in the recording")  # type: ignore[misc]
             print(f"\nin the recording after {time.monotonic() - sent:.2f} s")
         assert not kept.sealed
-        assert word.decode() in carol.bart("play", live.id).stdout
+        seen = live.output.splitlines()[-1].decode()
+        assert seen in carol.bart("play", live.id).stdout
     assert sealed_tape(product, live.id).manifest["how"] == "closed"
 
 
@@ -375,15 +378,16 @@ def test_a_recording_whose_folder_is_gone_ends_its_session(alice: Person, produc
         assert str(product.data) not in live.said
         folder.with_name("away").rename(folder)
     stage.eventually(lambda: stage.events(product, "session.unrecorded", session=live.id))
-    assert sealed_tape(product, live.id).manifest["how"] in ("recording_failed", "crash")
+    assert next(one for one in stage.sessions(product) if one["id"] == live.id)["how"] == "recording_failed"
 
 
 def test_no_session_starts_that_cannot_be_recorded(alice: Person, product: Product, tmp_path: Path) -> None:
     root, marker = product.data / "recordings", tmp_path / "was-here"
     root.rename(root.with_name("recordings.away"))
     try:
-        for begin in (lambda: None, root.touch):  # the disk is not mounted; something else lies in its place
-            begin()
+        for in_its_place in (False, True):  # the disk is not mounted; something else lies where it was
+            if in_its_place:
+                root.touch()
             refused = alice.ssh("web1", f"touch {marker}")
             assert refused.returncode == 255
             assert refused.stderr == b"bartizan: the session cannot be recorded; tell the operator of the bastion\n"
@@ -392,6 +396,7 @@ def test_no_session_starts_that_cannot_be_recorded(alice: Person, product: Produ
         root.unlink(missing_ok=True)
         root.with_name("recordings.away").rename(root)
     assert alice.ssh("web1", "true").returncode == 0
+    stage.eventually(lambda: stage.sessions(product, live="true") == [])
 
 
 @pytest.fixture
@@ -448,11 +453,15 @@ def fill(path: Path) -> None:
     """Take all that is free."""
     with path.open("wb", buffering=0) as file:
         for piece in (1 << 16, 1 << 12, 1):
-            try:
-                while True:
-                    file.write(bytes(piece))
-            except OSError as error:
-                assert error.errno == errno.ENOSPC
+            while takes(file, bytes(piece)):
+                pass
+
+
+def takes(file: FileIO, piece: bytes) -> bool:
+    try:
+        return file.write(piece) == len(piece)
+    except OSError as error:
+        return error.errno != errno.ENOSPC
 
 
 def test_after_a_power_cut_the_next_start_repairs(tmp_path: Path) -> None:
@@ -525,10 +534,7 @@ class Terminal:
     def _read(self) -> bool:
         try:
             new = os.read(self._side, 65_536)
-        except BlockingIOError:
-            return False
-        except OSError as error:  # the other side is closed
-            assert error.errno == errno.EIO
+        except OSError:  # nothing yet, or the other side is closed
             return False
         self._seen += new
         return bool(new)

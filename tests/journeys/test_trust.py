@@ -26,7 +26,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from bastion import state as states
 from bastion.authority import HttpAuthority
 from bastion.enrol import enrol
-from ca import sshcert
+from ca import sshcert, wire
 from recordings import keyfile
 from recordings.sshkey import PublicKey
 from tests.ca import forge
@@ -80,6 +80,13 @@ async def submit(api: httpx.AsyncClient, request: dict[str, Any]) -> tuple[int, 
     answer = await api.post("/v1/sessions", json=request)
     said = answer.json()
     return answer.status_code, said.get("error") or said["decision"]
+
+
+async def submitted(api: httpx.AsyncClient, request: wire.SessionRequest) -> dict[str, Any]:
+    """The answer to a proof that holds."""
+    answer = await api.post("/v1/sessions", json=request.model_dump(mode="json"))
+    said: dict[str, Any] = answer.raise_for_status().json()
+    return said
 
 
 def target_certificates(product: Product) -> int:
@@ -252,8 +259,6 @@ async def test_a_proof_is_good_once_and_only_as_it_was_signed(
 
 
 def with_own_key_of(signed: dict[str, Any]) -> dict[str, Any]:
-    from ca import wire
-
     return with_own_key(wire.SessionRequest.model_validate(signed))[0]
 
 
@@ -275,7 +280,7 @@ async def test_of_fifty_submissions_at_once_one_gets_a_certificate(
 
 
 async def test_a_second_bastion_cannot_use_what_the_first_one_saw(
-    product: Product, alice: Person, evil: Thief, tmp_path: Path
+    product: Product, alice: Person, api: httpx.AsyncClient, evil: Thief, tmp_path: Path
 ) -> None:
     signed = await caught(evil, alice)
     with stage.operator(product) as door:
@@ -286,6 +291,16 @@ async def test_a_second_bastion_cannot_use_what_the_first_one_saw(
     async with client(folder, product.web) as other:
         assert await submit(other, signed.model_dump(mode="json")) == (403, "proof_host_key")
         assert await submit(other, with_own_key(signed)[0]) == (403, "proof_host_key")
+        assert (await submit(other, signed.model_dump(mode="json") | {"worker": "w1"}))[0] == 403
+        # Nor may it speak of the first one's sessions (REC-11).
+        session = (await submitted(api, signed))["session"]
+        chain = {"session": session, "closed": 0, "chain": "0" * 64, "open": {}}
+        for answer in (
+            await other.get(f"/v1/sessions/{session}/head"),
+            await other.post(f"/v1/sessions/{session}/end", json={"manifest": "", "how": "closed"}),
+            await other.post("/v1/bastions/sync", json={"worker": "w1", "heads": [chain]}),
+        ):
+            assert (answer.status_code, answer.json()["error"]) == (403, "not_own_session")
 
 
 @pytest.mark.parametrize("way", ["config", "username"])
@@ -296,7 +311,9 @@ async def test_what_was_signed_for_a_foreign_server_opens_nothing_here(
     authority = HttpAuthority(f"https://{product.web}", states.load(loot))
     foreign = own_state(tmp_path, Ed25519PrivateKey.generate())
     async with thief(tmp_path / "foreign", foreign, authority, foreign=True) as server:
-        request = (await server.catch(anywhere(server.port, alice.home / "id"), alice.environment)).model_dump(mode="json")
+        request = (await server.catch(anywhere(server.port, alice.home / "id"), alice.environment)).model_dump(
+            mode="json"
+        )
     await authority.close()
     assert await submit(api, request | {"way": way, "node": "web1", "login": LOGIN}) == (403, "proof_host_key")
     own = PublicKey.of(keyfile.load_private(loot / "host_key").public_key()).blob
@@ -348,15 +365,18 @@ async def test_the_certificate_for_one_node_is_refused_by_every_other(
     certificate = sshcert.from_line(said["target_certificate"])
     lasts = certificate.valid_before - datetime.now(UTC).timestamp()
     assert 0 < lasts <= 60
-    shown = subprocess.run(
-        ["ssh-keygen", "-L", "-f", tmp_path / "id-cert.pub"], capture_output=True, text=True, check=True
-    ).stdout
+    shown = printed(tmp_path / "id-cert.pub")
     assert f"{LOGIN}@{said['node_id']}" in shown
     assert shown.count("permit-") == 1  # permit-pty, since a shell was granted
     assert "permit-pty" in shown
 
 
-async def test_an_honest_session_is_named_in_the_nodes_own_log(site: Site) -> None:
+def printed(certificate: Path) -> str:
+    """A certificate in the words of stock ssh-keygen."""
+    return subprocess.run(["ssh-keygen", "-L", "-f", certificate], capture_output=True, text=True, check=True).stdout
+
+
+def test_an_honest_session_is_named_in_the_nodes_own_log(site: Site) -> None:
     """Certificates that name the human: who reads sshd's log finds the recording."""
     assert site.alice.ssh("web1", "true").returncode == 0
     session = stage.newest(site.alice)

@@ -19,6 +19,7 @@ import asyncssh
 import httpx
 from asyncssh.public_key import load_keypairs
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from bastion.authority import Authority, HttpAuthority
 from bastion.listener import FirstBytes, listening_socket
@@ -162,6 +163,4 @@ def own_state(folder: Path, host_key: Ed25519PrivateKey, *, name: str = "local",
 
 
 def _pem(key: Ed25519PrivateKey) -> bytes:
-    from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
-
     return key.private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption())
