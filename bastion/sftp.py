@@ -44,6 +44,8 @@ _FX_PERMISSION_DENIED, _FX_FAILURE = 3, 4
 _BY_HANDLE = frozenset({8, 10, 12})
 _TWO_PATHS = frozenset({18, 20})
 _COPY = b"copy-data"
+_WRITE_HEAD = 13
+"""Bytes of a write before its handle: length, type, number, length of the handle."""
 LAST_OFFSET = (1 << 63) - 1
 NAME_LIMIT = 64
 
@@ -75,6 +77,11 @@ class _Frames:
     def between(self) -> bool:
         """Whether the last packet has come to its end."""
         return not self._buffer
+
+    @property
+    def begun(self) -> memoryview:
+        """The beginning of a packet whose end has not come yet, its length in front."""
+        return memoryview(self._buffer)
 
 
 @dataclass(slots=True)
@@ -111,6 +118,7 @@ class SftpInspector:
         self._files: dict[bytes, _File] = {}
         self._shelf = Shelf()
         self._first = True
+        self._ahead = 0  # bytes of the request that is still arriving which the node has already
 
     def from_client(self, data: bytes) -> Passed:
         notes: list[Note] = []
@@ -123,11 +131,29 @@ class SftpInspector:
             else:
                 refusal = self._request(packet, notes)
             if refusal is None:
-                onward += string(packet)
+                onward += string(packet)[self._ahead :]
+                self._ahead = 0
             else:
                 answers.append(refusal)
                 dropped += 4 + len(packet)
+        onward += self._early()
         return Passed(bytes(onward), answers, dropped, notes)
+
+    def _early(self) -> bytes:
+        """What may go to the node of a request that is still arriving: a granted write to an open file.
+
+        Held back as a whole it could be longer than the node's window, and its end would never come. What decides on a
+        write (``_transfer``) stands at its beginning.
+        """
+        begun = self._requests.begun
+        if self._first or not self._may_write or len(begun) < _WRITE_HEAD or begun[4] != _WRITE:
+            return b""
+        length = int.from_bytes(begun[9:_WRITE_HEAD], "big")
+        if bytes(begun[_WRITE_HEAD : _WRITE_HEAD + length]) not in self._files:
+            return b""
+        early = bytes(begun[self._ahead :])
+        self._ahead = len(begun)
+        return early
 
     def from_node(self, data: bytes) -> tuple[bytes, list[Note]]:
         notes: list[Note] = []

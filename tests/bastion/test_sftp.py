@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bastion import sftp
-from bastion.relay import Note
+from bastion.relay import Note, Passed
 from bastion.sftp import SftpInspector
 from recordings.sshwire import WireError, string, uint32, uint64
 
@@ -496,3 +496,31 @@ def test_a_hash_of_a_file_is_right_or_absent(writes: list[tuple[int, bytes]]) ->
         assert note["sha256"] == hashed(bytes(content))
     elif clean and seen == set(range(len(content))):
         raise AssertionError("the whole file passed once, and there is no hash")
+
+
+def arriving(inspector: SftpInspector, handle: bytes, *, flags: int) -> tuple[bytes, list[Passed]]:
+    """A write of 30,000 bytes, and what became of each piece of it as it arrived."""
+    inspector.from_client(string(b"\x01" + uint32(3)))
+    inspector.from_client(string(b"\x03" + uint32(1) + string(b"/f") + uint32(flags) + uint32(0)))
+    inspector.from_node(string(b"\x02" + uint32(3)) + string(b"\x66" + uint32(1) + string(b"handle")))
+    write = string(b"\x06" + uint32(7) + string(handle) + bytes(8) + string(b"x" * 30_000))
+    return write, [inspector.from_client(write[at : at + 1000]) for at in range(0, len(write), 1000)]
+
+
+def test_a_granted_write_passes_while_it_arrives() -> None:
+    """A node's window may be smaller than one request: held back as a whole, its end would never come."""
+    write, passed = arriving(SftpInspector(read=False, write=True), b"handle", flags=0x0A)
+    assert b"".join(one.onward for one in passed) == write
+    assert all(one.onward for one in passed)
+
+
+@pytest.mark.parametrize(
+    ("inspector", "handle"),
+    [(SftpInspector(read=True, write=False), b"handle"), (SftpInspector(read=True, write=True), b"guessed")],
+    ids=["not granted", "no such handle"],
+)
+def test_a_write_that_is_refused_passes_in_no_part(inspector: SftpInspector, handle: bytes) -> None:
+    write, passed = arriving(inspector, handle, flags=0x01)
+    assert b"".join(one.onward for one in passed) == b""
+    assert sum(one.dropped for one in passed) == len(write)
+    assert [len(one.answers) for one in passed][-1] == 1
