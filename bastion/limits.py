@@ -50,15 +50,19 @@ class Limits:
     def touch(self, now: datetime) -> None:
         self.last_activity = now
 
-    def due(self, now: datetime, *, last_contact: datetime) -> Ending | None:
-        """Why the session must end at *now*, or None. *last_contact*: the authority's last answer."""
+    def due(self, now: datetime, *, wall: datetime, last_contact: datetime) -> Ending | None:
+        """Why the session must end, or None.
+
+        *now* and *last_contact* (the authority's last answer) are on the clock of ``started``, which may be one that
+        never jumps; *wall* is the time that certificates mean.
+        """
         if now - last_contact >= LEASE:
             return Ending("lease_over", "the authority has not been reached for a minute: the session cannot go on")
         if self.max_session is not None and now - self.started >= self.max_session:
             return Ending("max_session", f"the session has reached its longest time ({_span(self.max_session)})")
         if self.idle is not None and now - self.last_activity >= self.idle:
             return Ending("idle", f"nothing happened for {_span(self.idle)}")
-        if self.ends_with_certificate and now >= self.certificate_expires:
+        if self.ends_with_certificate and wall >= self.certificate_expires:
             return Ending("certificate_expired", "your certificate has expired: run bart login")
         return None
 

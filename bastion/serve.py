@@ -29,7 +29,7 @@ from bastion.shown import ShownKeys
 from bastion.ssh_adapter import server_options
 from bastion.sweep import sweep
 from bastion.visit import Door
-from ca import wire
+from ca import audit, wire
 from ca.errors import AccessDenied, BartizanError, InvalidInput, Unavailable
 
 log = structlog.get_logger()
@@ -246,6 +246,7 @@ def main(arguments: list[str] | None = None) -> int:
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso"),
             structlog.processors.format_exc_info,
+            audit.harmless,
             structlog.processors.LogfmtRenderer(bool_as_flag=False),
         ],
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),

@@ -14,10 +14,11 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Literal
 
@@ -53,14 +54,22 @@ REFUSED_SECONDS = 30.0
 """How long a refused connection may stay, to ask for a channel on which it is told why."""
 
 
+_BEGAN, _ZERO = datetime.now(UTC), time.monotonic()
+
+
+def steady() -> datetime:
+    """A clock for spans: the wall's time at start, and from then on seconds that nobody sets forward or back."""
+    return _BEGAN + timedelta(seconds=time.monotonic() - _ZERO)
+
+
 @dataclass(slots=True)
 class Contact:
-    """When the authority was last heard, on our own steady clock and on the wall's."""
+    """When the authority was last heard, on the steady clock."""
 
-    at: datetime = field(default_factory=lambda: datetime.now(UTC))
+    at: datetime = field(default_factory=lambda: steady())
 
     def heard(self) -> None:
-        self.at = datetime.now(UTC)
+        self.at = steady()
 
 
 @dataclass(slots=True)
@@ -160,7 +169,7 @@ class Session:
             raise Unavailable("this bastion is about to restart", hint="connect again in a moment")
         if services.outbox.full:
             raise Unavailable("events cannot be handed to the authority: no new sessions for now")
-        if datetime.now(UTC) - services.contact.at >= SILENCE:
+        if steady() - services.contact.at >= SILENCE:
             raise Unavailable(
                 "the authority has not been reached for 30 seconds: no new sessions for now",
                 hint="try again in a minute",
@@ -183,7 +192,7 @@ class Session:
             raise AccessDenied(answer.reason, hint=answer.hint, code=answer.code)
         self._allowed = answer
         self._actions = {granted.action: granted for granted in answer.actions}
-        now = datetime.now(UTC)
+        now = steady()
         self._limits = Limits(started=now, certificate_expires=answer.certificate_expires, last_activity=now)
         services.sessions[answer.session] = self
         return asyncssh.import_private_key(_openssh(private))
@@ -245,10 +254,11 @@ class Session:
             if not self._node.alive:
                 self.end("node_lost", "the connection to the node was lost")
                 continue
-            due = self._limits.due(datetime.now(UTC), last_contact=self._services.contact.at)
+            contact = self._services.contact.at
+            due = self._limits.due(steady(), wall=datetime.now(UTC), last_contact=contact)
             if due is not None:
                 if due.code == "lease_over":
-                    silent = datetime.now(UTC) - self._services.contact.at
+                    silent = steady() - contact
                     self.note(None, "session.lease_ended", {"seconds": int(silent.total_seconds())})
                 self.end(due.code, due.reason)
                 continue
@@ -424,7 +434,7 @@ class Session:
 
     def active(self) -> None:
         if self._limits is not None:
-            self._limits.touch(datetime.now(UTC))
+            self._limits.touch(steady())
         tape = self._tape
         if tape is not None and tape.wanted.is_set():
             self._wake.set()

@@ -28,8 +28,8 @@ import uvloop
 from cryptography import x509
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from ca import audit, tls
 from ca import settings as settings_
-from ca import tls
 from ca.api import create_app
 from ca.api.door import PEER, UNIX
 from ca.app import Authority, opened
@@ -41,6 +41,8 @@ if TYPE_CHECKING:
 
 LONGEST_SOCKET_PATH = 107
 GRACE_SECONDS = 5
+HEAD_SECONDS = 20.0
+"""How long a caller may take to say what they want; uvicorn itself would wait for ever."""
 log = structlog.get_logger()
 
 
@@ -48,9 +50,11 @@ class PeerProtocol(HttpToolsProtocol):
     """Tells the app whose key the client certificate held; the TLS layer has checked the certificate itself."""
 
     _peer: str | None = None
+    _patience: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        self._wait_for_head()
         channel = transport.get_extra_info("ssl_object")
         der = None if channel is None else channel.getpeercert(binary_form=True)
         if der:
@@ -58,8 +62,32 @@ class PeerProtocol(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
+        self._wait_for_head()
         if self._peer is not None:
             self.scope[PEER] = self._peer  # type: ignore[literal-required]  # a key of our own
+
+    def on_headers_complete(self) -> None:
+        self._wait_no_more()
+        super().on_headers_complete()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._wait_no_more()
+        super().connection_lost(exc)
+
+    def _wait_for_head(self) -> None:
+        self._wait_no_more()
+        self._patience = self.loop.call_later(HEAD_SECONDS, self._lose_patience)
+
+    def _lose_patience(self) -> None:
+        if self.cycle is not None and not self.cycle.response_complete:
+            self._wait_for_head()  # an answer to what was asked before is still due
+        else:
+            self.transport.abort()
+
+    def _wait_no_more(self) -> None:
+        if self._patience is not None:
+            self._patience.cancel()
+            self._patience = None
 
 
 class _Server(uvicorn.Server):
@@ -277,6 +305,7 @@ def _log_to_stderr() -> None:
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             structlog.processors.format_exc_info,
+            audit.harmless,
             structlog.processors.LogfmtRenderer(key_order=["timestamp", "level", "event"]),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),

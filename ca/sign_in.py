@@ -28,13 +28,13 @@ from recordings.sshkey import PublicKey
 LONGEST_ASKED = 10 * 365 * 86_400
 PURPOSE = "login"
 
-_turns: WeakValueDictionary[tuple[str, str], asyncio.Lock] = WeakValueDictionary()
-"""One attempt at a time for each person and source: fifty at once must not be fifty guesses."""
+_turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+"""One attempt at a time for each source: fifty at once must not be fifty guesses, nor fill the queue for others."""
 
 
 async def sign_in(authority: Authority, request: LoginRequest, *, source: str) -> LoginAnswer:
     """Sign a person in; the plan is above."""
-    async with _turns.setdefault((request.user, source), asyncio.Lock()):
+    async with _turns.setdefault(source, asyncio.Lock()):
         await _refuse_counted_out(authority, request.user, source)
         account = await _checked(authority, request, source)
     try:

@@ -6,6 +6,7 @@ It also answers for whatever escapes the app, and adds the headers that every an
 
 from __future__ import annotations
 
+import asyncio
 import re
 import time
 from ipaddress import ip_address
@@ -20,6 +21,7 @@ from ca.errors import BartizanError, InvalidInput, TooLarge
 BODY_LIMIT = 1 << 20
 BASTION_BODY_LIMIT = 24 << 20
 """Manifests and heads of thousands of sessions; only for callers with a client certificate."""
+BODY_SECONDS = 30.0
 DEPTH_LIMIT = 32
 UNIX = "bartizan.unix"
 PEER = "bartizan.peer"
@@ -81,7 +83,11 @@ class Door:
             if name.lower() in ("token", "access_token", "password"):
                 raise InvalidInput("a secret does not belong in a URL", code="secret_in_url")
         limit = BASTION_BODY_LIMIT if scope.get(PEER) else BODY_LIMIT
-        body = await _read(headers.get(b"content-length", b""), receive, limit)
+        try:
+            async with asyncio.timeout(BODY_SECONDS):
+                body = await _read(headers.get(b"content-length", b""), receive, limit)
+        except TimeoutError as error:
+            raise _Refused(408, "too_slow", f"the body did not come within {BODY_SECONDS:.0f} s") from error
         if body and scope["path"].startswith("/v1/"):
             kind = headers.get(b"content-type", b"").split(b";")[0].strip().lower()
             if kind != b"application/json":

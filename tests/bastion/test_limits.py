@@ -34,7 +34,7 @@ def grant(**options: object) -> GrantedAction:
 
 
 def due(session: Limits, after: timedelta, *, contact: timedelta | None = None) -> str | None:
-    ending = session.due(NOW + after, last_contact=NOW + (after if contact is None else contact))
+    ending = session.due(NOW + after, wall=NOW + after, last_contact=NOW + (after if contact is None else contact))
     return None if ending is None else ending.code
 
 
@@ -88,7 +88,7 @@ def test_a_grant_that_nobody_used_binds_nobody() -> None:
 def test_the_user_is_told_the_time_in_words(span: int, words: str) -> None:
     session = limits()
     session.use(grant(max_session_seconds=span))
-    ending = session.due(NOW + timedelta(days=1), last_contact=NOW + timedelta(days=1))
+    ending = session.due(NOW + timedelta(days=1), wall=NOW + timedelta(days=1), last_contact=NOW + timedelta(days=1))
 
     assert ending is not None
     assert words in ending.reason

@@ -7,12 +7,12 @@ import json
 import secrets
 import shutil
 import socket
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 
 import pytest
 
 from bastion.limits import LEASE, SILENCE
-from bastion.session import Session
+from bastion.session import Session, steady
 from ca import wire
 from recordings.sshwire import string
 from tests.bastion.door import Rig
@@ -144,7 +144,7 @@ async def test_idleness_ends_the_session_with_a_line(post: Rig) -> None:
 
 
 async def test_after_thirty_seconds_of_silence_no_new_session_starts(post: Rig) -> None:
-    post.door.services.contact.at = datetime.now(UTC) - SILENCE
+    post.door.services.contact.at = steady() - SILENCE
     done = await post.run("ssh", WEB1, "id")
     assert (done.returncode, done.stdout) == (255, b"")
     assert b"the authority has not been reached for 30 seconds" in done.stderr
@@ -173,10 +173,10 @@ async def test_a_node_name_that_was_never_shown_needs_the_authority(post: Rig) -
 async def test_a_session_goes_on_within_its_lease_and_ends_with_it(post: Rig) -> None:
     running = await start(post, WEB1, CHATTER)
     contact = post.door.services.contact
-    contact.at = datetime.now(UTC) - SILENCE - timedelta(seconds=10)
+    contact.at = steady() - SILENCE - timedelta(seconds=10)
     await asyncio.sleep(0.7)
     assert post.door.services.sessions
-    contact.at = datetime.now(UTC) - LEASE
+    contact.at = steady() - LEASE
     status, err = await running.end()
     assert status == 255
     assert b"has not been reached for a minute" in err

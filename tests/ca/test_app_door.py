@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from ca import errors
-from ca.api import render
+from ca.api import door, render
 from ca.errors import BartizanError
 from tests.ca.house import House, house
 
@@ -150,3 +150,15 @@ async def test_a_valid_person_is_served_during_the_attack(home: House) -> None:
             group.create_task(home.web.post("/v1/login", content=b"[" * 500_000, headers=JSON))
         async with asyncio.timeout(5):
             assert (await home.web.get("/v1/cluster")).status_code == 200
+
+
+async def test_a_body_that_never_ends_is_not_awaited_for_ever(home: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(door, "BODY_SECONDS", 0.05)
+
+    async def slow() -> AsyncIterator[bytes]:
+        yield b"{"
+        await asyncio.sleep(30)
+
+    async with asyncio.timeout(5):
+        answer = await home.web.post("/v1/login", content=slow(), headers=JSON)
+    assert (answer.status_code, answer.json()["error"]) == (408, "too_slow")

@@ -327,3 +327,10 @@ def test_the_hash_of_a_known_record_never_changes():
     """A log must still verify after an upgrade."""
     entry = append(None, audit.UserDisabled("alice"), at=NOW, actor="socket")
     assert entry.hash == "2cba46f4c81b9ad511aa09614772d1ac167a259f292bcb33c24360355ff7779a"
+
+
+def test_nothing_in_a_log_line_acts_on_a_terminal() -> None:
+    """SSH-26"""
+    words = {"event": "bug", "path": "/\x1b[2J\r\u202e", "port": 22, "exception": "Traceback\n  x"}
+    said = audit.harmless(None, "error", words)
+    assert said == {"event": "bug", "path": "/\\x1b[2J\\r\\u202e", "port": 22, "exception": "Traceback\\n  x"}

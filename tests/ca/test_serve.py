@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
@@ -20,8 +21,9 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from starlette.types import Receive, Scope, Send
 
-from ca import tls
+from ca import serve, tls
 from tests.ca.house import certificate_request
 from tests.ca.test_app_join import enrolment
 
@@ -189,3 +191,35 @@ def test_no_secret_stands_in_the_log(tmp_path: Path) -> None:
     assert "authority ready" in log
     for secret in (token, invited, json.dumps((data / "secrets" / "master.key").read_text().strip())[1:-1]):
         assert secret not in log
+
+
+async def test_who_says_nothing_or_never_ends_the_head_is_sent_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else a stranger could hold every connection that the authority can have; an answered one may stay."""
+    monkeypatch.setattr(serve, "HEAD_SECONDS", 0.2)
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await asyncio.sleep(0.4)  # an answer may take its time
+        await send({"type": "http.response.start", "status": 204, "headers": []})
+        await send({"type": "http.response.body"})
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        server = serve._server(app)
+        async with asyncio.TaskGroup() as group:
+            group.create_task(server.serve(sockets=[listener]))
+            await server.opened.wait()
+            where = listener.getsockname()
+            request = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
+            for words in (b"", b"GET / HTTP/1.1\r\nHost: ", request + b"GET / HT"):
+                reader, writer = await asyncio.open_connection(*where)
+                writer.write(words)
+                async with asyncio.timeout(3):
+                    said = await reader.read()
+                assert said.startswith(b"HTTP/1.1 204") == words.startswith(request)
+                writer.close()
+            reader, writer = await asyncio.open_connection(*where)
+            for _ in range(2):
+                writer.write(request)
+                assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 204")
+                await asyncio.sleep(0.3)
+            writer.close()
+            server.should_exit = True

@@ -276,9 +276,7 @@ def test_session_ids_sort_by_time_and_are_short_and_plain() -> None:
     assert early.islower()
 
 
-async def test_of_two_manifests_at_once_one_is_countersigned(
-    home: House, bastion: BastionKeys
-) -> None:
+async def test_of_two_manifests_at_once_one_is_countersigned(home: House, bastion: BastionKeys) -> None:
     """Two signatures over two stories of one session would let a bastion choose its evidence later."""
     session = await started(home, bastion)
     stories = [manifest(session, ONE), manifest(session, part(ONE.name, b"another"))]

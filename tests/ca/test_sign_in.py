@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from ca import sshcert
+from ca import sshcert, wire
 from ca.certificate import CA
+from ca.errors import NotSignedIn
+from ca.identity.local import Passwords
+from ca.sign_in import sign_in
 from recordings.sshwire import mpint, string
 from tests.ca import forge
 from tests.ca.house import PASSWORD, House, house, possession
@@ -322,3 +326,34 @@ async def test_no_secret_stands_in_log_or_audit(home: House, capfd: pytest.Captu
     everything = told.out + told.err + "".join(str(dict(one.fields)) for one in await home.events())
     for secret in (token, PASSWORD, "wrong password", home.authority.admin_token):
         assert secret not in everything
+
+
+async def test_a_source_that_floods_the_door_does_not_keep_others_waiting(home: House) -> None:
+    """Each check takes a while and only two run at once: one source has one place in the queue, not a hundred."""
+    done: list[str] = []
+
+    async def guess(number: int) -> None:
+        request = wire.LoginRequest(**await home.login_request(f"nobody{number}"))
+        with pytest.raises(NotSignedIn):
+            await sign_in(home.authority, request, source="203.0.113.66")
+        done.append("flood")
+
+    async def alice() -> None:
+        request = wire.LoginRequest(**await home.login_request("alice"))
+        await asyncio.sleep(0.05)
+        await sign_in(home.authority, request, source="198.51.100.9")
+        done.append("alice")
+
+    slow = type(home.authority.passwords)._same
+
+    def takes_a_while(self: Passwords, password_hash: str, password: str) -> bool:
+        time.sleep(0.05)
+        return slow(self, password_hash, password)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Passwords, "_same", takes_a_while)
+        async with asyncio.TaskGroup() as group:
+            for number in range(30):
+                group.create_task(guess(number))
+            group.create_task(alice())
+    assert done.index("alice") < 20
