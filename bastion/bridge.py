@@ -55,6 +55,7 @@ class Bridge:
         )
         self._recorded = False
         self._told = False  # the user knows whether the channel is open
+        self._ended = False  # from our side
         self._user_end = ChannelEnd(user, lambda message: self._deliver(self.relay.from_client, message))
         self._node_end = ChannelEnd(node, lambda message: self._deliver(self.relay.from_node, message))
         self._node_end.lost = self.node_lost
@@ -102,7 +103,10 @@ class Bridge:
         """Let the relay react to *message*. Nothing may escape: asyncssh would close the connection without a word."""
         try:
             self._owner.active()
+            ended = self._ended
             for order in react(message):
+                if self._ended and not ended:
+                    break  # carrying it out ended the session: the rest of it passes no more
                 self._carry_out(order)
         except Exception as error:  # noqa: BLE001  # whatever it is, the session ends and says so
             self._owner.failed(error)
@@ -146,16 +150,19 @@ class Bridge:
         """End the channel from our side, telling the user *reason*."""
         if self._turn_away(reason):
             return
+        self._ended = True
         try:
             for order in self.relay.end(reason):
                 self._carry_out(order)
         except Exception as error:  # noqa: BLE001  # whatever it is, the session ends and says so
             self._owner.failed(error)
+            self.end_unrecorded(reason)
 
     def end_unrecorded(self, reason: str) -> None:
         """End the channel although nothing can be recorded any more: only our own words still go to the user."""
         if self._turn_away(reason):
             return
+        self._ended = True
         for order in self.relay.end(reason):
             if isinstance(order, relay.ToClient | relay.ToNode):
                 self._carry_out(order)

@@ -48,11 +48,18 @@ class Outbox:
     def full(self) -> bool:
         return len(self._waiting) >= FULL
 
+    @property
+    def crowded(self) -> bool:
+        """Half full: strangers add nothing more."""
+        return len(self._waiting) >= FULL // 2
+
     def __len__(self) -> int:
         return len(self._waiting)
 
     def add(self, event: audit.Event) -> None:
-        """Keep *event* until it is taken. Raises OSError when the disk does not take it."""
+        """Keep *event* until it is taken. Raises OSError when the disk does not take it, or far too many wait."""
+        if len(self._waiting) >= 2 * FULL:
+            raise OSError(errno.ENOBUFS, "too many events wait for the authority")
         entry = wire.BastionEvent(
             id=secrets.token_hex(12), at=datetime.now(UTC), code=event.code, fields=audit.record(event)
         )

@@ -228,6 +228,17 @@ def _address(text: str) -> tuple[str, int]:
     return host.strip("[]"), int(port)
 
 
+def _run(settings: Settings) -> None:
+    """Serve to the end. What ends a task of ours ends all: of several reasons, the first is told."""
+    try:
+        uvloop.run(serve(settings))
+    except BaseExceptionGroup as failures:
+        first: BaseException = failures
+        while isinstance(first, BaseExceptionGroup):
+            first = first.exceptions[0]
+        raise first if isinstance(first, BartizanError | OSError) else failures from None
+
+
 def main(arguments: list[str] | None = None) -> int:
     """``python -m bastion.serve``: exit status 0 after an orderly end, 1 with one line when it cannot run."""
     parser = argparse.ArgumentParser(prog="bartizan-bastion", description="One worker of a Bartizan bastion.")
@@ -252,7 +263,7 @@ def main(arguments: list[str] | None = None) -> int:
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
     )
     try:
-        uvloop.run(serve(settings))
+        _run(settings)
     except BartizanError as error:
         sys.stderr.write(states.complaint(error))
         return 1

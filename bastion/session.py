@@ -46,6 +46,10 @@ from recordings.writer import Recording
 log = structlog.get_logger()
 
 MAX_CHANNELS = 10
+CHANNELS_IN_ALL = 4096
+"""Channels of one session, one after the other: each leaves files, and a line in the manifest."""
+MOST_REFUSALS = 1000
+"""Refusals in one session, each an event in the log of all, before it is taken for an attack."""
 Way = Literal["config", "jump", "username"]
 BEAT_SECONDS = 0.5
 CLOSE_SECONDS = 10
@@ -104,6 +108,7 @@ class Session:
         self._node: NodeConnection | None = None
         self._bridges: set[Bridge] = set()
         self._channels = 0
+        self._refusals = 0
         self._waiting: list[Opening] = []
         self._refusal: str | None = None
         self._ending: tuple[str, str] | None = None
@@ -254,15 +259,25 @@ class Session:
             if not self._node.alive:
                 self.end("node_lost", "the connection to the node was lost")
                 continue
-            contact = self._services.contact.at
-            due = self._limits.due(steady(), wall=datetime.now(UTC), last_contact=contact)
-            if due is not None:
-                if due.code == "lease_over":
-                    silent = steady() - contact
-                    self.note(None, "session.lease_ended", {"seconds": int(silent.total_seconds())})
-                self.end(due.code, due.reason)
+            if self._over_its_limits():
+                continue
+            if tape.long:
+                self.end("recording_full", "the recording of this session has become too long: connect again")
                 continue
             await self._beat(tape)
+
+    def _over_its_limits(self) -> bool:
+        """Whether a limit is reached; the session then ends."""
+        assert self._limits is not None
+        contact = self._services.contact.at
+        due = self._limits.due(steady(), wall=datetime.now(UTC), last_contact=contact)
+        if due is None:
+            return False
+        if due.code == "lease_over":
+            silent = steady() - contact
+            self.note(None, "session.lease_ended", {"seconds": int(silent.total_seconds())})
+        self.end(due.code, due.reason)
+        return True
 
     async def _beat(self, tape: Tape) -> None:
         """Wait for something to happen, half a second at most; bring what was recorded to disk."""
@@ -278,14 +293,6 @@ class Session:
 
     async def _close(self, how: str) -> None:
         """Step 5, in reverse order of opening; shielded by time limits, so that a dead peer holds nothing up."""
-        if self._ending is not None:
-            reason = self._ending[1]
-            self._turn_away(reason)
-            for bridge in list(self._bridges):
-                if self._recorder_failed is None:
-                    bridge.end(reason)
-                else:
-                    bridge.end_unrecorded(reason)
         if self._allowed is not None and (self._ending is not None or self._refusal is None or self._bridges):
             await self._wait_for_leaving(LEAVE_SECONDS)
         self._refusal = self._refusal or "the session has ended"
@@ -332,6 +339,8 @@ class Session:
             self._user.refuse(opening, SHORTAGE, f"at most {MAX_CHANNELS} channels at once")
         elif self._refusal is not None:
             RefusedChannel(opening, self._user, self._refusal)
+        elif self._channels >= CHANNELS_IN_ALL:
+            self._user.refuse(opening, SHORTAGE, f"at most {CHANNELS_IN_ALL} channels in one session: connect again")
         elif self._user.no_more_sessions:
             self._user.refuse(opening, PROHIBITED, "the client said that it wants no more sessions")
         elif self._node is None:
@@ -378,9 +387,16 @@ class Session:
         self.end(order.code, order.reason)
 
     def end(self, code: str, reason: str) -> None:
-        """End the session; the first reason counts."""
+        """End the session; the first reason counts. From here on nothing passes, whatever the disk is doing."""
         if self._ending is None:
             self._ending = (code, reason)
+            self._refusal = self._refusal or reason
+            self._turn_away(reason)
+            for bridge in list(self._bridges):
+                if self._recorder_failed is None:
+                    bridge.end(reason)
+                else:
+                    bridge.end_unrecorded(reason)
             self._hurry()
 
     def _hurry(self) -> None:
@@ -431,6 +447,7 @@ class Session:
     def used(self, action: str) -> None:
         assert self._limits is not None
         self._limits.use(self._actions[action])
+        self._over_its_limits()  # they may have passed before they began to bind
 
     def active(self) -> None:
         if self._limits is not None:
@@ -445,6 +462,11 @@ class Session:
         """Into the recording's events; into the audit log too where it knows *code*. Raises if a disk is full."""
         if self._allowed is None:
             return  # there is no session yet; the authority itself records what it denies
+        if code == audit.SessionRefused.code:
+            self._refusals += 1
+            if self._refusals > MOST_REFUSALS:
+                self.end("too_many_refusals", f"more than {MOST_REFUSALS} requests were refused in this session")
+                return
         words = dict(fields) | ({} if channel is None else {"channel": channel})
         if self._tape is not None:
             self._tape.note(code, words)

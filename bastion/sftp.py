@@ -133,6 +133,8 @@ class SftpInspector:
             if refusal is None:
                 onward += string(packet)[self._ahead :]
                 self._ahead = 0
+            elif self._ahead:
+                raise WireError("a request that has begun to pass is not granted")
             else:
                 answers.append(refusal)
                 dropped += 4 + len(packet)
@@ -149,8 +151,9 @@ class SftpInspector:
         if self._first or not self._may_write or len(begun) < _WRITE_HEAD or begun[4] != _WRITE:
             return b""
         length = int.from_bytes(begun[9:_WRITE_HEAD], "big")
-        if bytes(begun[_WRITE_HEAD : _WRITE_HEAD + length]) not in self._files:
-            return b""
+        handle = bytes(begun[_WRITE_HEAD : _WRITE_HEAD + length])
+        if len(handle) < length or handle not in self._files:
+            return b""  # half a handle may be the whole of another
         early = bytes(begun[self._ahead :])
         self._ahead = len(begun)
         return early

@@ -121,6 +121,8 @@ HOSTBOUND = b"publickey-hostbound-v00@openssh.com"
 MAX_TRIES = 6
 LOGIN_GRACE_SECONDS = 30
 REKEY_GRACE_SECONDS = 30
+MOST_UNSENT = 16 << 20
+"""Bytes that may wait for a peer who does not read. What is relayed stops long before; our own answers do not."""
 
 _OPEN_CONFIRMATION, _OPEN_FAILURE, _WINDOW, _DATA, _EXTENDED, _EOF, _CLOSE, _REQUEST, _SUCCESS, _FAILURE = range(
     91, 101
@@ -295,9 +297,16 @@ def _read(pkttype: int, packet: SSHPacket) -> relay.Message | None:
 
 
 class _Relayed(FastPackets):
-    """What both kinds of connection share: a gate on reading, no logging of packets, a watchdog on re-keying."""
+    """What both kinds of connection share: a gate on reading, no logging of packets, a watchdog on re-keying.
+
+    While keys are exchanged nothing can be sent: the other side waits, and this one is read whoever waits for it.
+    """
 
     _blocked: Callable[[bool], None]
+    _full = False
+    _may_read = True
+    _deferred_size = 0
+    _given_up = False
 
     def log_received_packet(self, *_args: object) -> None:
         """Packets are not logged: they hold what people type."""
@@ -306,24 +315,55 @@ class _Relayed(FastPackets):
         """Packets are not logged: they hold what people type."""
 
     def pause_writing(self) -> None:
-        self._blocked(True)
+        self._full = True
+        self._tell()
 
     def resume_writing(self) -> None:
-        self._blocked(False)
+        self._full = False
+        self._tell()
 
     def read(self, on: bool) -> None:
         """Read from the peer, or leave it waiting (back-pressure)."""
+        self._may_read = on
+        self._tell()
+
+    def _tell(self) -> None:
+        """Put in force what was said by ``read``, by the transport, and by the key exchange."""
+        changing = self._auth_complete and not self._kex_complete
         transport = self._transport
         if transport is not None:
-            if on:
+            if self._may_read or changing:
                 transport.resume_reading()
             else:
                 transport.pause_reading()
+        self._blocked(self._full or changing)
 
     def _send_kexinit(self) -> None:
         super()._send_kexinit()
         if self._auth_complete:
             self._loop.call_later(REKEY_GRACE_SECONDS, self._rekey_overdue, self._rekey_time)
+            self._tell()
+
+    def send_newkeys(self, k: bytes, h: bytes) -> None:
+        super().send_newkeys(k, h)
+        self._deferred_size = 0
+        if self._auth_complete:
+            self._tell()
+
+    def send_packet(self, pkttype: int, *args: bytes, handler: Any = None) -> None:
+        if self._auth_complete and not self._kex_complete:
+            self._deferred_size += 64 + sum(map(len, args))
+            if self._deferred_size > MOST_UNSENT // 2:
+                self._force_close(ProtocolError("too much waits for a key exchange"))
+                return
+        super().send_packet(pkttype, *args, handler=handler)
+
+    def _flush(self) -> None:
+        super()._flush()
+        transport = self._transport
+        if transport is not None and not self._given_up and transport.get_write_buffer_size() > MOST_UNSENT:
+            self._given_up = True
+            self._force_close(ProtocolError("too much waits for a peer that does not read"))
 
     def _rekey_overdue(self, since: float) -> None:
         if self._transport is not None and not self._kex_complete and self._rekey_time == since:

@@ -17,6 +17,8 @@ from recordings.writer import Recording
 FULL = 16 << 20
 """Bytes not yet on disk at which the session stops reading until the recorder has caught up."""
 FLUSH_AT = 1 << 20
+FLUSH_SECONDS = 10.0
+"""A disk that takes longer cannot keep a recording."""
 
 
 class Tape:
@@ -32,6 +34,11 @@ class Tape:
 
     def _at(self) -> float:
         return round(time.monotonic() - self._zero, 6)
+
+    @property
+    def long(self) -> bool:
+        """Whether the recording should end, so that its manifest can still be signed."""
+        return self.recording.long
 
     @property
     def full(self) -> bool:
@@ -68,22 +75,27 @@ class Tape:
 
     def resize(self, channel: int, columns: int, rows: int) -> None:
         self.recording.write(channel, Resize(self._at(), columns, rows))
+        self._look()
 
     def close_channel(self, channel: int) -> None:
         self.recording.close_channel(channel)
 
     def note(self, code: str, fields: Mapping[str, object]) -> None:
         self.recording.event(self._at(), code, fields)
+        self._look()
 
     def _look(self) -> None:
         if self.recording.pending > FLUSH_AT:
             self.wanted.set()
 
     async def flush(self) -> None:
-        """Bring everything to disk. Raises RecordingError."""
+        """Bring everything to disk. Raises RecordingError, too when the disk does not answer."""
         self.wanted.clear()
-        async with self._flushing:
-            await asyncio.get_running_loop().run_in_executor(self._pool, self.recording.flush, datetime.now(UTC))
+        try:
+            async with asyncio.timeout(FLUSH_SECONDS), self._flushing:
+                await asyncio.get_running_loop().run_in_executor(self._pool, self.recording.flush, datetime.now(UTC))
+        except TimeoutError:
+            raise RecordingError(f"the disk took longer than {FLUSH_SECONDS:.0f} s") from None
 
     async def seal(self, how: str) -> bytes:
         """Close the last parts and sign the manifest; its exact bytes. Raises RecordingError."""

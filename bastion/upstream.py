@@ -111,9 +111,8 @@ async def enter(
         raise Unavailable(f"{allowed.node} does not answer at {allowed.address}", hint="is the host up?") from None
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
-        raise Unavailable(
-            f"{allowed.node} cannot be reached at {allowed.address}: {reason}", hint="is its sshd running?"
-        ) from None
+        hint = "is its address right?" if isinstance(error, socket.gaierror) else "is its sshd running?"
+        raise Unavailable(f"{allowed.node} cannot be reached at {allowed.address}: {reason}", hint=hint) from None
     try:
         async with asyncio.timeout(SIGN_IN_SECONDS):
             await node.signed_in()
@@ -130,6 +129,10 @@ async def enter(
             f"{allowed.node} does not let login {allowed.login} in with the bastion's certificate",
             hint=f"is there such an account, and does its sshd_config hold: bartizan nodes sshd-config {allowed.node}",
         ) from None
-    except (asyncssh.Error, OSError) as error:
+    except (asyncssh.ConnectionLost, OSError):
+        raise Unavailable(
+            f"what answers for {allowed.node} at {allowed.address} hung up in the SSH handshake", hint="is it its sshd?"
+        ) from None
+    except asyncssh.Error as error:
         raise Unavailable(f"the SSH handshake with {allowed.node} failed: {error}") from None
     return node

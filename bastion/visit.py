@@ -140,13 +140,14 @@ class Visit:
             node = node_name(host, cluster=door.services.trust.cluster)
         except TargetError as error:
             raise asyncssh.ChannelOpenError(PROHIBITED, str(error)) from None
+        if self._jumped >= MAX_JUMPS:
+            raise asyncssh.ChannelOpenError(SHORTAGE, "too many connections through one jump")
+        self._jumped += 1  # before anything is awaited: a thousand at once are not ten
         try:
             shown = door.shown.ready(node) or await door.shown.fetch(node)
         except BartizanError as error:
+            self._jumped -= 1
             raise asyncssh.ChannelOpenError(SHORTAGE, str(error)) from None
-        if self._jumped >= MAX_JUMPS:
-            raise asyncssh.ChannelOpenError(SHORTAGE, "too many connections through one jump")
-        self._jumped += 1
         inner = Visit(door, node=node, way="jump", outer=self)
         return inner.connect(get_running_loop(), shown, (self._connection.source, 0))
 
@@ -189,8 +190,12 @@ class Visit:
             self._door.penalties.signing_in -= 1
 
     def _event(self, event: audit.Event) -> None:
+        """Keep *event*, unless strangers would take the room that sessions need: it is in our own log in any case."""
+        outbox = self._door.services.outbox
+        if outbox.crowded:
+            return
         try:
-            self._door.services.outbox.add(event)
+            outbox.add(event)
         except OSError as error:
             log.error("outbox.failed", error=str(error))
 
@@ -207,7 +212,7 @@ def _advice(code: str, message: str) -> str | None:
         case "source_address":
             return message
         case "parse" | "key_type" | "plain_key":
-            return "this key has no certificate of ours: run bart login"
+            return "this key has no certificate of ours; if no other follows: run bart login"
         case "hostkey_mismatch" | "principal_mismatch":
             return message
         case _:

@@ -810,7 +810,7 @@ def visible(value: str) -> str:
     )
 
 
-def harmless(_logger: object, _method: str, words: dict[str, Any]) -> dict[str, Any]:
+def harmless(_logger: object, _method: str, words: Mapping[str, Any]) -> Mapping[str, Any]:
     """A structlog processor: what somebody else wrote cannot act on the terminal of whoever reads the log."""
     return {name: visible(value) if isinstance(value, str) else value for name, value in words.items()}
 

@@ -212,7 +212,7 @@ class Live:
         alive = self._alive.get(id)
         if alive is None:
             if await self._store.read(lambda db: sessions.find(db, id)) is None:
-                raise NotFound("there is no such session")
+                raise NotFound("there is no such session", hint="bartizan sessions list")
             raise Conflict("this session has already ended")
         told = f"ended by an administrator: {reason}"
         await self._store.write(lambda db: _tell(db, alive, by, "terminated", reason))

@@ -79,7 +79,7 @@ class PeerProtocol(HttpToolsProtocol):
         self._patience = self.loop.call_later(HEAD_SECONDS, self._lose_patience)
 
     def _lose_patience(self) -> None:
-        if self.cycle is not None and not self.cycle.response_complete:
+        if not getattr(self.cycle, "response_complete", True):
             self._wait_for_head()  # an answer to what was asked before is still due
         else:
             self.transport.abort()

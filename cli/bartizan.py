@@ -24,6 +24,7 @@ from cli import (
     users,
 )
 from cli.output import Program
+from cli.parameters import FOLDER
 from cli.way_in import WayIn
 
 
@@ -31,7 +32,7 @@ from cli.way_in import WayIn
 @click.version_option(package_name="bartizan", message="%(version)s")
 @click.option(
     "--data",
-    type=click.Path(path_type=Path, file_okay=False),
+    type=FOLDER,
     envvar="BARTIZAN_DATA",
     help="The authority's data folder, on its own machine. Default: /var/lib/bartizan where there is one.",
 )

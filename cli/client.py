@@ -356,11 +356,14 @@ def _unreachable(place: str, error: httpx.ConnectError) -> BartizanError:
     if "CERTIFICATE_VERIFY_FAILED" in text:
         return AccessDenied(
             f"the certificate of the authority at {place} is not one that is trusted here ({_why(text)})",
-            hint="type `bartizan pin` on the authority's machine, then: bart login --authority URL --pin sha256:…",
+            hint="add --pin sha256:…, as `bartizan pin` prints it on the authority's own machine",
             code="authority_untrusted",
         )
     if place.startswith("https://"):
-        return Unavailable(f"cannot reach the authority at {place}: {_why(text)}")
+        return Unavailable(
+            f"cannot reach the authority at {place}: {_why(text)}",
+            hint="is `bartizan up` running there, and is this what it was given as --web?",
+        )
     return Unavailable(f"the authority in {place} is not running", hint=f"bartizan up --data {place}")
 
 

@@ -36,8 +36,8 @@ def main(arguments: "list[str]") -> int:
             bastion.sendall(f"bartizan/1 {node}\n".encode("ascii"))
             return _hand_over(bastion)
     except (OSError, ValueError, OverflowError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        return _fail(f"cannot reach the bastion at {host}:{port}: {reason}")
+        reason = (getattr(error, "strerror", None) or str(error)).lower()
+        return _fail(f"cannot reach the bastion at {host}:{port}: {reason}; is it running? bart status tells more")
 
 
 def label(typed: str, cluster: str) -> "str | None":
@@ -64,7 +64,7 @@ def _ask(typed: str, cluster: str) -> int:
     """Write the block of ssh_config and the line of known_hosts for one more name, from the templates beside us."""
     node = label(typed, cluster)
     if node is None:
-        return _fail(f"{typed!r} is not a node name: lower-case letters, digits and '-'")
+        return 1  # ssh goes on with the ProxyCommand, which says why
     folder = os.path.join(os.path.dirname(os.path.abspath(__file__)), "asked")
     try:
         for kind in ("known_hosts", "conf"):

@@ -8,7 +8,9 @@ import click
 
 from ca import wire
 from cli import output
+from cli.client import Authority
 from cli.parameters import DURATION
+from cli.roles import names_in_force
 from cli.way_in import WayIn, pass_way
 
 
@@ -49,9 +51,12 @@ def add(
     )
     with way.open() as authority:
         made = authority.add_lock(wanted)
+        unknown = [] if as_json else _unknown(authority, made)
     if as_json:
         output.as_json(made)
         return
+    for one in unknown:
+        output.warning(f"there is no {one} (yet); is it written right?")
     output.note(f"locked {_matched(made)}")
     output.data(made.id)
 
@@ -81,6 +86,18 @@ def remove(way: WayIn, id: str) -> None:
     with way.open() as authority:
         authority.remove_lock(id)
     output.note(f"lock {id} is removed")
+
+
+def _unknown(authority: Authority, lock: wire.NewLock) -> list[str]:
+    """What the lock names and nobody here knows. A lock may come before its person; more often it is a slip."""
+    unknown = []
+    if lock.user is not None and lock.user not in {user.name for user in authority.users()}:
+        unknown.append(f"user {lock.user}")
+    if lock.node is not None and lock.node not in {node.name for node in authority.nodes()}:
+        unknown.append(f"node {lock.node}")
+    if lock.role is not None and lock.role not in names_in_force(authority):
+        unknown.append(f"role {lock.role}")
+    return unknown
 
 
 def _matched(lock: wire.NewLock) -> str:

@@ -37,9 +37,13 @@ def login(
     if pin is None and before is not None and same:
         pin = before.pin
     root = _root(place, authority, pin, remembered=same and before is not None and before.pin == pin)
-    password = secret.password(f"password of {user}", from_stdin=password_stdin)
-    with place.changing(), Authority.over_https(authority, root=root) as door:
-        profile = sign_in(place, door, user=user, password=password, ttl=ttl, authority=authority, pin=pin, root=root)
+    with Authority.over_https(authority, root=root) as door:
+        door.ready()  # one that is down or not trusted is told before a password is typed
+        password = secret.password(f"password of {user}", from_stdin=password_stdin)
+        with place.changing():
+            profile = sign_in(
+                place, door, user=user, password=password, ttl=ttl, authority=authority, pin=pin, root=root
+            )
     _told(place, profile)
 
 
@@ -110,4 +114,5 @@ def _told(place: Home, profile: Profile) -> None:
     names = [node.name for node in profile.nodes]
     more = f" and {len(names) - 5} more" if len(names) > 5 else ""
     output.note(f"you may reach {', '.join(names[:5])}{more}")
-    output.hint(f"ssh -F {place.ssh_config} {names[0]}   (or once: bart config --install, then: ssh {names[0]})")
+    config = output.word(place.ssh_config)
+    output.hint(f"ssh -F {config} {names[0]}   (or once: bart config --install, then: ssh {names[0]})")

@@ -95,6 +95,7 @@ def certify(way: WayIn, name: str, key: Path) -> None:
         made = authority.certify_node(name, wire.CertifyNode(public_key=key_line(key)))
     replace_files(certificate.parent, {certificate.name: f"{made.certificate}\n"}, mode=0o644)
     output.note(f"certified until {output.when(made.expires)}")
+    output.hint(f"{way.program} nodes sshd-config {name}   (what its sshd must know)")
     output.data(str(certificate))
 
 

@@ -12,9 +12,11 @@ Exit status: 0 done, 1 refused or failed, 2 usage.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import secrets
+import shlex
 import sys
 import traceback
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -37,6 +39,10 @@ CONTROL = {code: f"\\x{code:02x}" for code in (*range(0x20), *range(0x7F, 0xA0))
 CONTROL |= {code: f"\\u{code:04x}" for code in (0x2028, 0x2029, *range(0x202A, 0x202F), *range(0x2066, 0x206A))}
 
 
+NOT_OURS = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EISDIR, errno.ENOTDIR}
+"""What the system refuses for reasons that a person can see to: no fault of ours, so no incident."""
+
+
 class Program(click.Group):
     """The outermost group of a program: what escapes a command becomes one line and an exit status."""
 
@@ -57,6 +63,11 @@ class Program(click.Group):
             sys.exit(1)
         except BartizanError as expected:
             error(expected, program=self.name)
+            sys.exit(1)
+        except OSError as failed:
+            if failed.errno not in NOT_OURS:
+                _incident(self.name or "", failed)
+            _line(self.name or "", f"error: {system_said(failed)}", "red")
             sys.exit(1)
         except Exception as bug:  # noqa: BLE001 -- the edge of the program
             _incident(self.name or "", bug)
@@ -160,18 +171,32 @@ def lowered(text: str) -> str:
     return text[:1].lower() + text[1:] if first[1:].islower() or len(first) == 1 else text
 
 
+def system_said(failed: OSError) -> str:
+    """*failed* as one sentence: which file, and why, in the words of the system without their numbers."""
+    why = (os.strerror(failed.errno) if failed.errno else str(failed)).lower()
+    return f"{failed.filename}: {why}" if failed.filename else why
+
+
+def word(text: object) -> str:
+    """*text* as one word of a command that is printed to be typed."""
+    return shlex.quote(str(text))
+
+
 def when(moment: datetime | None) -> str:
     """A time as people here read it."""
     return "-" if moment is None else moment.astimezone().strftime("%Y-%m-%d %H:%M:%S")
 
 
 def span(length: timedelta) -> str:
-    """``7 h 59 min``, ``12 min``, ``40 s``, ``3 d``."""
-    seconds = max(0, int(length.total_seconds()))
+    """``12 h``, ``7 h 59 min``, ``12 min``, ``40 s``, ``3 d``; to the nearest minute, when it is minutes."""
+    seconds = max(0, round(length.total_seconds()))
+    if seconds >= 60:
+        seconds = (seconds + 30) // 60 * 60
     if seconds >= 2 * 86_400:
         return f"{seconds // 86_400} d"
     if seconds >= 3600:
-        return f"{seconds // 3600} h {seconds % 3600 // 60} min"
+        hours, minutes = seconds // 3600, seconds % 3600 // 60
+        return f"{hours} h {minutes} min" if minutes else f"{hours} h"
     return f"{seconds // 60} min" if seconds >= 60 else f"{seconds} s"
 
 

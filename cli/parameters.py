@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from datetime import timedelta
+from ipaddress import ip_network
+from pathlib import Path
 
 import click
 
@@ -41,8 +43,23 @@ class Address(click.ParamType[str]):
         return str(value)
 
 
+class Network(click.ParamType[str]):
+    """``10.0.0.0/8`` or one address."""
+
+    name = "network"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        try:
+            return str(ip_network(str(value)))
+        except ValueError:
+            self.fail(f"{str(value)!r} is not a network: write 10.0.0.0/8 or one address", param, ctx)
+
+
 DURATION = Duration()
 ADDRESS = Address()
+NETWORK = Network()
+FOLDER = click.Path(path_type=Path, file_okay=False, readable=False)
+"""Whether it may be read is not asked here: who opens it says better whose it is."""
 
 
 def split_address(text: str) -> tuple[str, int]:

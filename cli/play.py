@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import select
 import shutil
 import sys
@@ -24,7 +25,9 @@ from recordings.player import Player, TerminalSafe
 
 SEEK_SECONDS = 5.0
 CLEAR = "\x1b[!p\x1b[0m\x1b[2J\x1b[H"
-LEAVE = "\x1b[?1049l\x1b[!p\x1b[0m\x1b[?25h"
+MAIN_SCREEN = "\x1b[?1049l"
+LEAVE = "\x1b[!p\x1b[0m\x1b[?25h"
+_SCREENS = re.compile(r"\x1b\[\?(?:47|1047|1049)([hl])")
 KEYS = "space pause, . step, arrows or [ ] seek, q quit"
 ARROWS = {"\x1b[C": "]", "\x1b[D": "[", "\x1bOC": "]", "\x1bOD": "["}
 
@@ -46,7 +49,7 @@ def play(what: str, speed: float, idle_limit: float | None, channel: int | None,
             stage = Stage(with_input=with_input)
             if sys.stdout.isatty():
                 _introduced(header)
-                with _terminal(pty=header.pty) as keyboard:
+                with _terminal(stage, pty=header.pty) as keyboard:
                     _played(player, stage, keyboard, at=at)
             else:
                 stage.show(event for event in reader.events(folder, number) if event.at >= at)
@@ -62,6 +65,8 @@ class Stage:
     def __init__(self, *, with_input: bool) -> None:
         self._with_input = with_input
         self._safe = TerminalSafe()
+        self._elsewhere = False
+        """Whether the screen that editors use is shown."""
 
     def show(self, events: Iterable[Event]) -> None:
         for event in events:
@@ -77,9 +82,17 @@ class Stage:
     def reset(self) -> None:
         """An empty screen, as before the first byte."""
         self._safe = TerminalSafe()
+        self.leave_other_screen()
         self.write(CLEAR)
 
+    def leave_other_screen(self) -> None:
+        """Back from an editor's screen, if we are on it: to a terminal that is not, this would move the cursor."""
+        if self._elsewhere:
+            self.write(MAIN_SCREEN)
+
     def write(self, text: str) -> None:
+        for switch in _SCREENS.findall(text):
+            self._elsewhere = switch == "h"
         output.raw(text.encode("utf-8", errors="replace"))
 
 
@@ -131,7 +144,7 @@ def _keys(keyboard: int | None, wait: float | None) -> list[str]:
 
 
 @contextmanager
-def _terminal(*, pty: bool) -> Iterator[int | None]:
+def _terminal(stage: Stage, *, pty: bool) -> Iterator[int | None]:
     """Keys one by one, unseen; gives the keyboard, if there is one. The terminal is as it was afterwards.
 
     What a *pty* gave has its line ends already: the terminal must not add to them.
@@ -148,6 +161,7 @@ def _terminal(*, pty: bool) -> Iterator[int | None]:
             termios.tcsetattr(screen, termios.TCSADRAIN, modes)
         yield keyboard
     finally:
+        stage.leave_other_screen()
         output.raw(LEAVE.encode())
         for number, modes in before.items():
             termios.tcsetattr(number, termios.TCSADRAIN, modes)
@@ -164,7 +178,7 @@ def _introduced(header: Header) -> None:
 def _chosen(folder: Path, wanted: int | None) -> int:
     there = reader.channels(folder)
     if not there:
-        raise Unavailable("nothing is recorded there yet")
+        raise Unavailable("nothing to play: no channel is recorded there")
     if wanted is None:
         return next((number for number in there if reader.header(folder, number).pty), there[0])
     if wanted not in there:

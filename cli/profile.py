@@ -72,6 +72,8 @@ class Home:
             raise NotSignedIn(
                 "nobody is signed in here", hint="bart login --authority URL --pin PIN --user NAME"
             ) from None
+        except PermissionError:
+            raise _not_ours(self.folder) from None
         except (OSError, ValueError) as error:
             raise Unavailable(f"{self.folder / 'profile.json'} cannot be read: {error}", hint="bart login") from None
         return _parse(stored)
@@ -104,7 +106,7 @@ class Home:
         """One change at a time; a second one waits for the first."""
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         if self.folder.stat().st_uid != os.getuid():
-            raise Conflict(f"{self.folder} belongs to somebody else", hint="set BART_HOME to a folder of your own")
+            raise _not_ours(self.folder)
         lock = os.open(self.folder / ".lock", os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(lock, fcntl.LOCK_EX)
@@ -141,6 +143,10 @@ class Home:
         for path in (self.folder / "asked").iterdir():
             if path.suffix != ".in":
                 path.unlink(missing_ok=True)
+
+
+def _not_ours(folder: Path) -> Conflict:
+    return Conflict(f"{folder} belongs to somebody else", hint="set BART_HOME to a folder of your own")
 
 
 def home() -> Home:

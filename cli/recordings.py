@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 
-from ca.errors import InvalidInput, NotFound, Unavailable
+from ca.errors import InvalidInput, NotFound, NotSignedIn, Unavailable
 from cli import bundle, output
 from cli.client import signed_in
 from cli.profile import home
@@ -55,7 +55,9 @@ def export(id: str, folder: Path | None) -> None:
         files = bundle.export(authority, id, folder or Path(id))
     where = folder or Path(id)
     output.note(f"{len(files)} files")
-    output.hint(f"cd {where} && zstdcat c0.0*.cast.zst | asciinema play -")
+    if any(file.match("c0.0*.cast.zst") for file in files):
+        output.hint(f"cd {output.word(where)} && zstdcat c0.0*.cast.zst | asciinema play -")
+    output.hint(f"bart recordings verify {output.word(where if where.is_absolute() else f'./{where}')}")
     output.data(str(where))
 
 
@@ -97,7 +99,13 @@ def located(what: str, *, purpose: bundle.Purpose) -> Iterator[Path]:
 def _believed(file: Path | None) -> str:
     if file is not None:
         return file.read_text(encoding="utf-8", errors="replace")
-    with signed_in(home()) as authority:
+    place = home()
+    if place.stored_profile() is None:
+        raise NotSignedIn(
+            "nobody is signed in here, so whose keys to believe is not known",
+            hint="bart login, or --allowed-signers FILE, as `bartizan ca export recorders` prints it",
+        )
+    with signed_in(place) as authority:
         text = authority.ca("recorders")
     if not text.strip():
         raise Unavailable("the authority knows no recorder yet")

@@ -9,7 +9,10 @@ import click
 
 from ca import wire
 from ca.errors import InvalidInput
+from ca.policy import ADMIN
+from ca.roles import parse
 from cli import output
+from cli.client import Authority
 from cli.way_in import WayIn, pass_way
 
 
@@ -31,6 +34,8 @@ def apply_(way: WayIn, file: Path, dry_run: bool, as_json: bool) -> None:
         raise InvalidInput(f"{file} is not UTF-8 text") from None
     with way.open() as authority:
         applied = authority.apply_roles(wire.RolesFile(text=text, file=file.name, dry_run=dry_run))
+    for remark in parse(text, file.name).notes:
+        output.warning(remark)
     if as_json:
         output.as_json(applied)
         return
@@ -42,6 +47,12 @@ def apply_(way: WayIn, file: Path, dry_run: bool, as_json: bool) -> None:
         output.note("nothing differs from the roles in force")
     tests = "1 test passed" if applied.tests_passed == 1 else f"{applied.tests_passed} tests passed"
     output.note(f"{tests}; live sessions {'that would end' if dry_run else 'ended'}: {applied.ended_sessions}")
+
+
+def names_in_force(authority: Authority) -> list[str]:
+    """The roles that there are: the file's, and the built-in ones."""
+    text = authority.roles()
+    return sorted({ADMIN} | ({role.name for role in parse(text).roles} if text.strip() else set()))
 
 
 @roles.command()

@@ -11,10 +11,16 @@ from ca.errors import NotFound
 from cli.profile import home
 
 
-@click.command(context_settings={"ignore_unknown_options": True, "help_option_names": []})
-@click.argument("words", nargs=-1, type=click.UNPROCESSED, required=True)
+def _nodes(context: click.Context, argument: click.Parameter, begun: str) -> list[str]:
+    """The names that can follow, for a shell's completion: the nodes of the last sign-in."""
+    profile = home().stored_profile()
+    return [node.name for node in profile.nodes if node.name.startswith(begun)] if profile else []
+
+
+@click.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
+@click.argument("words", nargs=-1, type=click.UNPROCESSED, required=True, shell_complete=_nodes)
 def ssh(words: tuple[str, ...]) -> None:
-    """Run `ssh -F $BART_HOME/ssh_config WORDS…`."""
+    """Run `ssh -F $BART_HOME/ssh_config WORDS…`: `bart ssh web1`, `bart ssh root@web1 uptime`, …"""
     place = home()
     place.profile()
     program = shutil.which("ssh")

@@ -29,7 +29,7 @@ from ca import wire
 from ca.errors import BartizanError, Conflict, InvalidInput, Unavailable
 from cli import output
 from cli.client import Authority, pin_of
-from cli.parameters import ADDRESS, split_address
+from cli.parameters import ADDRESS, FOLDER, NETWORK, split_address
 from cli.profile import beside, write_new
 from cli.way_in import SYSTEM_DATA, WayIn, pass_way
 
@@ -38,6 +38,11 @@ ROOM = Path(__file__).resolve().parent.parent
 
 BASTION = "local"
 """The bastion of this machine."""
+LISTEN_HINTS = {
+    errno.EADDRINUSE: "stop what listens there, or choose another port",
+    errno.EACCES: "choose a port of 1024 or more, or give the right to bind lower ones (CAP_NET_BIND_SERVICE)",
+    errno.EADDRNOTAVAIL: "this machine has no such address; give one of its own",
+}
 START_SECONDS = 60.0
 DRAIN_SECONDS = 30.0
 CRASHES = 5
@@ -165,7 +170,7 @@ class Program:
 
 
 @click.command()
-@click.option("--data", type=click.Path(path_type=Path, file_okay=False), help="The folder that holds everything.")
+@click.option("--data", type=FOLDER, help="The folder that holds everything.")
 @click.option("--web", type=ADDRESS, default="127.0.0.1:8443", show_default=True, help="Where HTTPS is bound.")
 @click.option("--ssh", type=ADDRESS, default="127.0.0.1:2222", show_default=True, help="Where the bastion is bound.")
 @click.option(
@@ -176,7 +181,7 @@ class Program:
 @click.option("--public-ssh", type=ADDRESS, help="HOST:PORT where people find the bastion, if not as bound.")
 @click.option("--recordings", type=click.Path(path_type=Path, file_okay=False), help="Default: recordings in --data.")
 @click.option("--recordings-keep-days", type=click.IntRange(min=1), help="Delete recordings after so many days.")
-@click.option("--balancer", "balancers", multiple=True, help="A network whose PROXY headers are believed.")
+@click.option("--balancer", "balancers", type=NETWORK, multiple=True, help="A network; its PROXY headers are believed.")
 @click.option("--passphrase-file", type=click.Path(path_type=Path, dir_okay=False), help="Opens the sealed CA keys.")
 @click.option("--passphrase-fd", type=click.IntRange(min=3), help="The same from a file descriptor.")
 @click.option("--ready-file", type=click.Path(path_type=Path, dir_okay=False), help="Made when both doors are open.")
@@ -336,7 +341,7 @@ def _told(plan: Plan) -> None:
     output.note(f"authority {cluster.web_url}   bastion {door} ({many})   data {plan.data}")
     output.note(f"pin {pin}")
     output.note(f"whoever can read {plan.recordings_folder} can read the recordings")
-    us = f"bartizan --data {plan.data}"
+    us = f"bartizan --data {output.word(plan.data)}"
     if not people:
         output.note("next, in another terminal:")
         output.hint(f"{us} roles apply roles.yaml")
@@ -352,7 +357,8 @@ def _alone(data: Path) -> Iterator[None]:
         data.mkdir(mode=0o700, parents=True, exist_ok=True)
         lock = (data / "up.lock").open("a")
     except OSError as error:
-        raise InvalidInput(f"{data} cannot be used: {error.strerror}", hint="bartizan up --data FOLDER") from None
+        why = os.strerror(error.errno).lower() if error.errno else str(error)
+        raise InvalidInput(f"{data} cannot be used: {why}", hint="bartizan up --data FOLDER") from None
     with lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -379,6 +385,8 @@ def _ready_file(path: Path | None) -> Iterator[None]:
 
 
 def _check(plan: Plan) -> None:
+    if plan.web == plan.ssh:
+        raise InvalidInput(f"--web and --ssh cannot both be {plan.web}", hint="give each a port of its own")
     for bound, public, option in (
         (plan.ssh, plan.public_ssh, "--public-ssh"),
         (plan.web, plan.public_web, "--public-web"),
@@ -394,8 +402,9 @@ def _check_free(bound: str) -> None:
     try:
         socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET).close()
     except OSError as error:
-        hint = "stop what listens there, or choose another port" if error.errno == errno.EADDRINUSE else None
-        raise Conflict(f"cannot listen on {bound}: {error.strerror}", hint=hint) from None
+        hint = LISTEN_HINTS.get(error.errno or 0)
+        why = os.strerror(error.errno).lower() if error.errno else str(error)
+        raise Conflict(f"cannot listen on {bound}: {why}", hint=hint) from None
 
 
 def _listen_to_signals(stopping: asyncio.Event, hurry: asyncio.Event) -> None:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import click
 
 from ca import wire
 from ca.errors import InvalidInput
 from cli import output, secret
+from cli.client import Authority
+from cli.roles import names_in_force
 from cli.way_in import WayIn, pass_way
 
 
@@ -26,6 +30,7 @@ def add(way: WayIn, name: str, roles: tuple[str, ...], password_stdin: bool, as_
     password = secret.password(f"password for {name}", from_stdin=True) if password_stdin else None
     with way.open() as authority:
         added = authority.add_user(wire.NewUser(name=name, roles=list(roles), password=password))
+        _warned(authority, roles)
     _told(added, f"added {added.user.name}", as_json=as_json)
 
 
@@ -79,6 +84,7 @@ def set_roles(way: WayIn, name: str, roles: tuple[str, ...], none: bool) -> None
         )
     with way.open() as authority:
         changed = authority.change_user(name, wire.UserChange(roles=list(roles)))
+        _warned(authority, roles)
     output.note(f"{name} holds {', '.join(changed.roles) or 'no role'}")
 
 
@@ -103,6 +109,16 @@ def _told(result: wire.AddedUser, done: str, *, as_json: bool) -> None:
     if result.invitation_url:
         output.note("give the person this link; it works once:")
         output.data(result.invitation_url)
+
+
+def _warned(authority: Authority, held: Sequence[str]) -> None:
+    """A role may be given before the file that says what it allows is applied. More often it is a slip."""
+    if not held:
+        return
+    known = names_in_force(authority)
+    for role in held:
+        if role not in known:
+            output.warning(f"no role is named {role} (yet); there are: {', '.join(known)}")
 
 
 def _state(user: wire.User) -> str:

@@ -289,7 +289,7 @@ def verify(folder: Path, *, recorder_keys: Collection[Signer], authority_keys: C
     try:
         data = disk.read(folder / seal.MANIFEST, limit=seal.MAX_MANIFEST)
     except OSError as error:
-        return Verdict(None, None, None, (Problem("not_sealed", f"no manifest: {error.strerror}", seal.MANIFEST),))
+        return Verdict(None, None, None, (Problem("not_sealed", _unsealed(folder, error), seal.MANIFEST),))
     try:
         sealed = seal.decode(data)
     except SealError as error:
@@ -334,6 +334,14 @@ def _signed(
     elif at is not None and not signer.was_valid(at):
         problems.append(Problem("signer_not_valid", f"the key of {signer.principal} was not in use at {at}", name))
     return signer
+
+
+def _unsealed(folder: Path, error: OSError) -> str:
+    if not isinstance(error, FileNotFoundError):
+        return f"the manifest cannot be read: {error.strerror}"
+    if any(map(seal.PART.match, _names(folder))):
+        return "there is none: the session goes on, or it was never sealed"
+    return "there is none, nor any part: this is no recording"
 
 
 def _parts(folder: Path, sealed: Manifest) -> Iterator[Problem]:

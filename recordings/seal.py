@@ -29,6 +29,8 @@ SIGNATURE = "manifest.json.sig"
 COUNTERSIGNATURE = "manifest.json.authority.sig"
 
 MAX_MANIFEST = 64 << 20
+MOST_COMMAND = 500
+"""Characters of a command that the manifest repeats; the whole of it stands in the channel's header."""
 VERSION = 1
 
 SESSION = re.compile(r"[a-z0-9][a-z0-9-]{0,63}\Z")
@@ -316,7 +318,7 @@ def about_channel(channel: int, header: Header, *, keystrokes: bool) -> dict[str
     """What the manifest says of a channel."""
     about: dict[str, object] = {"channel": channel, "pty": header.pty, "width": header.width, "height": header.height}
     if header.command is not None:
-        about["command"] = clean(header.command)
+        about["command"] = clean(header.command)[:MOST_COMMAND]
     about["keystrokes"] = keystrokes
     return about
 

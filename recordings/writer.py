@@ -65,6 +65,9 @@ PIECE = 256 << 10
 
 MAX_EVENT = 4 << 20
 
+LONGEST_MANIFEST = 12 << 20
+"""Past this a recording should end: the authority signs no manifest of more than 16 MB."""
+
 
 @dataclass(slots=True)
 class _Stream:
@@ -152,6 +155,7 @@ class Recording:
         self._opened: list[dict[str, object]] = []
         self._events = _Stream("events", "ndjson.zst")
         self._streams: list[_Stream] = [self._events]
+        self._opened_size = 0
         self._closed = 0
         self._chain = seal.genesis(session)
         self._journal_size = 0
@@ -214,7 +218,9 @@ class Recording:
             self._still_going()
             if any(entry["channel"] == channel for entry in self._opened):
                 raise ValueError(f"channel {channel} of {self.session} has been opened before")
-            self._opened.append(seal.about_channel(channel, header, keystrokes=keystrokes is not None))
+            about = seal.about_channel(channel, header, keystrokes=keystrokes is not None)
+            self._opened.append(about)
+            self._opened_size += len(orjson.dumps(about))
             self._channels[channel] = _Channel(stream, keystrokes, pty, limit)
             self._streams.append(stream)
             self.pending += len(line)
@@ -252,6 +258,11 @@ class Recording:
             to.stream.ended = True
             if to.keystrokes is not None:
                 to.keystrokes.ended = True
+
+    @property
+    def long(self) -> bool:
+        """Whether the manifest is about to become longer than anybody signs."""
+        return self._journal_size + self._opened_size > LONGEST_MANIFEST
 
     def head(self) -> Head:
         """How far the recording is on disk: what the authority is told. As of the last flush."""

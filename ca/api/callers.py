@@ -103,7 +103,9 @@ Anyone = Annotated[Caller, Depends(_caller)]
 
 async def _administrator(caller: Anyone) -> Caller:
     if not caller.administrator:
-        raise AccessDenied("only an administrator may do this")
+        raise AccessDenied(
+            "only an administrator may do this", hint="on the authority's own machine: bartizan --data FOLDER …"
+        )
     return caller
 
 

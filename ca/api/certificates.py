@@ -35,7 +35,7 @@ async def revoke(
     def work(db: Db) -> Issued:
         record = certificates.find(db, ca, serial) if ca in set(CA) and 0 < serial < 1 << 63 else None
         if record is None:
-            raise NotFound("there is no such certificate")
+            raise NotFound("there is no such certificate", hint="bartizan certificates list")
         if record.state != "issued":
             raise Conflict(f"this certificate is {record.state} already")
         certificates.mark(db, ca, [serial], "revoked")

@@ -60,7 +60,7 @@ async def remove(id: str, authority: Here, caller: Administrator) -> None:
 
     def work(db: Db) -> None:
         if not locks.remove(db, id):
-            raise NotFound("there is no such lock")
+            raise NotFound("there is no such lock", hint="bartizan locks list")
         log.append(db, audit.LockRemoved(lock=id), actor=caller.actor)
 
     await authority.change(work)

@@ -36,7 +36,9 @@ async def add(new: NewNode, authority: Here, caller: Administrator) -> NodeView:
 
     def work(db: Db) -> NodeView:
         if nodes.find(db, new.name) is not None:
-            raise Conflict(f"there is already a node {new.name}")
+            raise Conflict(
+                f"there is already a node {new.name}", hint=f"bartizan nodes remove {new.name}, then add it anew"
+            )
         for key in keys:
             check_host_key(authority, db, key, node_id=None)
         pinned = {key.fingerprint(): HostKey(key.fingerprint(), key.line(), True) for key in keys}
@@ -108,7 +110,7 @@ def view(node: StoredNode) -> NodeView:
 def find(db: Db, name: str) -> StoredNode:
     node = nodes.find(db, name)
     if node is None:
-        raise NotFound(f"there is no node {name[:64]!r}")
+        raise NotFound(f"there is no node {name[:64]!r}", hint="bartizan nodes list")
     return node
 
 

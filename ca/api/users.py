@@ -32,7 +32,11 @@ async def add(new: NewUser, authority: Here, caller: Administrator) -> AddedUser
 
     def work(db: Db) -> AddedUser:
         if users.find(db, new.name) is not None:
-            raise Conflict(f"there is already a user {new.name}", code="principal_conflict")
+            raise Conflict(
+                f"there is already a user {new.name}",
+                hint=f"bartizan users set-roles {new.name} --role ROLE, or: bartizan users passwd {new.name}",
+                code="principal_conflict",
+            )
         account = Account(new.name, tuple(dict.fromkeys(new.roles)), password_hash, False, db.now)
         users.add(db, account)
         log.append(db, audit.UserAdded(user=new.name, roles=account.roles), actor=caller.actor)
@@ -103,7 +107,7 @@ def view(account: Account) -> User:
 def find(db: Db, name: str) -> Account:
     account = users.find(db, name)
     if account is None:
-        raise NotFound(f"there is no user {name[:64]!r}")
+        raise NotFound(f"there is no user {name[:64]!r}", hint="bartizan users list")
     return account
 
 

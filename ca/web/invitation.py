@@ -37,11 +37,18 @@ _pages = Environment(
     loader=FileSystemLoader(ROOM / "templates"), autoescape=select_autoescape(default=True), undefined=StrictUndefined
 )
 _style = (ROOM / "static" / "bartizan.css").read_text(encoding="utf-8")
+_mark = (ROOM / "static" / "bartizan.svg").read_text(encoding="utf-8")
+KEPT = {"Cache-Control": "max-age=3600"}
 
 
 @router.get("/static/bartizan.css")
 async def style() -> Response:
-    return Response(_style, media_type="text/css", headers={"Cache-Control": "max-age=3600"})
+    return Response(_style, media_type="text/css", headers=KEPT)
+
+
+@router.get("/static/bartizan.svg")
+async def mark() -> Response:
+    return Response(_mark, media_type="image/svg+xml", headers=KEPT)
 
 
 @router.get("/invitation/{link}")

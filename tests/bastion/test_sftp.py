@@ -524,3 +524,34 @@ def test_a_write_that_is_refused_passes_in_no_part(inspector: SftpInspector, han
     assert b"".join(one.onward for one in passed) == b""
     assert sum(one.dropped for one in passed) == len(write)
     assert [len(one.answers) for one in passed][-1] == 1
+
+
+def test_half_a_handle_is_not_taken_for_another_that_is_open() -> None:
+    """A beginning that passed, of a request that is then refused, would shift every frame that follows: what stands
+    inside a file's bytes would be read as requests that nobody has judged."""
+    inspector = begun(reads=False)
+    inspector.from_client(opened(1, b"/f", W | CREATE))
+    inspector.from_node(handle(1, b"abcd"))
+    request = write(2, b"abcdefgh", 0, b"x" * 100)
+    passed = [inspector.from_client(request[start : start + 1]) for start in range(len(request))]
+    assert b"".join(piece.onward for piece in passed) == b""
+    assert [answer[4] for piece in passed for answer in piece.answers] == [STATUS]
+    after = write(3, b"abcd", 0, b"y" * 100)
+    assert inspector.from_client(after).onward == after
+
+
+@settings(max_examples=300)
+@given(st.lists(st.tuples(st.sampled_from([b"a", b"ab", b"abc", b""]), st.binary(max_size=12)), max_size=6), st.data())
+def test_what_passes_is_whole_requests_however_they_arrive(
+    writes: list[tuple[bytes, bytes]], data: st.DataObject
+) -> None:
+    inspector = begun(reads=False)
+    inspector.from_client(opened(1, b"/f", W | CREATE))
+    inspector.from_node(handle(1, b"ab"))
+    requests = [write(number, name, 0, content) for number, (name, content) in enumerate(writes, start=2)]
+    stream, onward = b"".join(requests), b""
+    while stream:
+        cut = data.draw(st.integers(1, len(stream)))
+        onward += inspector.from_client(stream[:cut]).onward
+        stream = stream[cut:]
+    assert onward == b"".join(one for one, (name, _) in zip(requests, writes, strict=True) if name == b"ab")

@@ -122,3 +122,5 @@ async def test_the_page_runs_no_script_and_is_kept_by_nobody(home: House) -> Non
     style = await home.web.get("/static/bartizan.css")
     assert style.headers["content-type"].startswith("text/css")
     assert "prefers-color-scheme: dark" in style.text
+    mark = await home.web.get("/static/bartizan.svg")
+    assert mark.headers["content-type"].startswith("image/svg+xml")

@@ -61,6 +61,28 @@ def test_a_refusal_is_one_line_and_1(product: Product) -> None:
     assert re.match(r"bartizan: error: [^\n]+\n(hint: [^\n]+\n)?\Z", result.stderr)
 
 
+def test_a_role_that_nobody_has_written_is_given_with_a_warning(product: Product) -> None:
+    """Roles may be applied later; more often it is a slip, and somebody would wonder why nothing opens."""
+    added = product.bartizan("users", "add", "slip", "--role", "developr", "--password-stdin", stdin=f"{PASSWORD}\n")
+    assert "warning: no role is named developr (yet); there are: admin, " in added.stderr
+    assert "warning" not in product.bartizan("users", "set-roles", "slip", "--role", "developer").stderr
+
+
+def test_a_lock_on_nobody_says_so(product: Product) -> None:
+    made = product.bartizan("locks", "add", "--user", "alcie", "--node", "web99", "--reason", "in a hurry")
+    assert "warning: there is no user alcie (yet); is it written right?" in made.stderr
+    assert "warning: there is no node web99 (yet); is it written right?" in made.stderr
+    product.bartizan("locks", "remove", made.stdout.strip())
+
+
+def test_a_right_without_effect_is_said_when_it_is_given(product: Product, tmp_path: Path) -> None:
+    file = tmp_path / "roles.yaml"
+    file.write_text(ROLES.replace("shell, exec", "shell, forward.local, exec", 1))
+    assert "forward.local" in file.read_text()
+    applied = product.bartizan("roles", "apply", "--dry-run", str(file))
+    assert re.search(r"warning: roles.yaml:\d+: forward.local: granted, and refused at the door", applied.stderr)
+
+
 def test_usage_is_2(product: Product) -> None:
     for words in (["nodes", "add"], ["users", "ad"], ["locks", "add", "--reason", "x"], ["--nonsense"]):
         result = product.bartizan(*words, check=False)

@@ -90,7 +90,8 @@ def test_a_bastion_that_is_down_is_one_clear_line() -> None:
         port = port_of(probe)
     result = run("127.0.0.1", port, "web1")
     assert result.returncode == 1
-    assert result.stderr == f"bartizan: cannot reach the bastion at 127.0.0.1:{port}: Connection refused\n"
+    reason = "connection refused; is it running? bart status tells more"
+    assert result.stderr == f"bartizan: cannot reach the bastion at 127.0.0.1:{port}: {reason}\n"
 
 
 def test_started_by_hand_it_says_who_should_start_it(bastion: socket.socket) -> None:
@@ -119,10 +120,9 @@ def test_asked_names_get_a_block_of_their_own_readable_by_the_owner_alone(tmp_pa
     ]
 
 
-def test_an_asked_name_cannot_lead_out_of_the_folder(tmp_path: Path) -> None:
+def test_an_asked_name_cannot_lead_out_of_the_folder() -> None:
     result = run("--ask", "../../x.bartizan", "bartizan")
-    assert result.returncode == 1
-    assert "is not a node name" in result.stderr
+    assert (result.returncode, result.stderr) == (1, ""), "ssh starts the helper once more, and that one says why"
 
 
 def test_it_takes_less_than_50_ms_of_cpu(bastion: socket.socket) -> None:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
 import stat
+import subprocess
+import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
+from click.shell_completion import ShellComplete
 from click.testing import CliRunner, Result
 
 from cli.bart import bart
@@ -20,6 +24,7 @@ from recordings import sshsig
 from recordings.sshkey import PublicKey
 from tests.cli.authority import Stand, standing
 from tests.cli.test_ssh_config import CLUSTER, KEY
+from tests.sshd import free_port
 
 NONCE = "n0nce"
 
@@ -74,7 +79,7 @@ def everything_in(folder: Path) -> dict[str, bytes]:
 def test_a_sign_in_writes_all_that_ssh_needs(stand: Stand, home: Path) -> None:
     result = login(stand)
     assert result.exit_code == 0, result.output
-    assert "signed in as alice for 11 h 59 min" in result.stderr
+    assert "signed in as alice for 12 h (until" in result.stderr
     assert "you may reach web1" in result.stderr
     assert result.stdout == ""
     assert set(everything_in(home)) == {
@@ -132,6 +137,32 @@ def test_without_a_pin_only_the_system_is_trusted(stand: Stand) -> None:
     assert "is not one that is trusted here" in result.stderr
     assert "bartizan pin" in result.stderr
     assert stand.diary == []
+
+
+def test_an_authority_that_is_down_is_told_before_a_password_is_asked_for(stand: Stand) -> None:
+    login(stand)
+    port = free_port()
+    result = run("login", "--authority", f"https://127.0.0.1:{port}", "--user", "alice")
+    assert result.exit_code == 1
+    first, hint = result.stderr.splitlines()
+    assert first == f"bart: error: cannot reach the authority at https://127.0.0.1:{port}: connection refused"
+    assert hint.startswith("hint: is `bartizan up` running there")
+
+
+def test_a_folder_that_cannot_be_written_is_one_line_and_no_incident(
+    stand: Stand, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("in the way")
+    monkeypatch.setenv("BART_HOME", str(tmp_path / "file" / "bart"))
+    result = login(stand)
+    assert (result.exit_code, result.stderr) == (1, f"bart: error: {tmp_path}/file/bart: not a directory\n")
+
+
+def test_a_hint_with_a_blank_in_the_path_can_be_typed(
+    stand: Stand, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BART_HOME", str(tmp_path / "my home"))
+    assert f"hint: ssh -F '{tmp_path}/my home/ssh_config' web1 " in login(stand).stderr
 
 
 def test_passwords_travel_over_https_alone() -> None:
@@ -193,7 +224,7 @@ def test_a_disk_that_fails_in_the_middle_leaves_the_old_one_as_it_was(
     with monkeypatch.context() as patched:
         patched.setattr(Path, "replace", failing)
         result = login(stand)
-    assert result.exit_code == 1
+    assert (result.exit_code, result.stderr) == (1, "bart: error: no space left on device\n")
     assert everything_in(home) == before
 
 
@@ -291,6 +322,27 @@ def test_usage_is_one_line_a_hint_and_2() -> None:
     result = run("login", "--nonsense")
     assert result.exit_code == 2
     assert result.stderr == "bart: error: no such option '--nonsense'\nhint: bart login --help\n"
+
+
+def test_bart_ssh_has_help_of_its_own_and_leaves_the_rest_to_ssh(
+    stand: Stand, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    login(stand)
+    assert run("ssh", "--help").stdout.startswith("Usage: bart ssh ")
+    (tmp_path / "bin").mkdir()
+    fake = tmp_path / "bin" / "ssh"
+    fake.write_text(f'#!/bin/sh\necho "$@" >{tmp_path}/words\n')
+    fake.chmod(0o755)
+    env = {"PATH": f"{tmp_path}/bin:/usr/bin:/bin", "BART_HOME": os.environ["BART_HOME"], "PYTHONPATH": str(Path.cwd())}
+    words = ["-o", "BatchMode=yes", "web1", "ls", "--help"]
+    subprocess.run([sys.executable, "-m", "cli.bart", "ssh", *words], env=env, check=True)
+    assert (tmp_path / "words").read_text().endswith("/ssh_config -o BatchMode=yes web1 ls --help\n")
+
+
+def test_a_shell_can_complete_the_nodes_of_the_last_sign_in(stand: Stand) -> None:
+    login(stand)
+    asked = ShellComplete(bart, {}, "bart", "_BART_COMPLETE")
+    assert [one.value for one in asked.get_completions(["ssh"], "we")] == ["web1"]
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])

@@ -124,6 +124,20 @@ def test_q_ends_it_in_the_middle(recording: Path, tmp_path: Path) -> None:
     assert b"\x1b]0;" not in shown
 
 
+@pytest.mark.parametrize(("screen", "back"), [(b"", False), (b"\x1b[?1049h", True)], ids=["main", "editor"])
+def test_only_from_an_editors_screen_the_way_leads_back(tmp_path: Path, screen: bytes, back: bool) -> None:
+    """To a terminal that shows its main screen, going back there means: move the cursor to where it once was."""
+    (tmp_path / "r").mkdir()
+    made = Recording.create(tmp_path / "r", "s0other", meta={"user": "alice"}, now=NOW, sign=sign)
+    made.open_channel(0, Header(80, 24), limit=1 << 20, pty=True, record_input=False)
+    made.write(0, Output(0.0, screen + b"one\r\n"))
+    made.write(0, Output(30.0, b"two\r\n"))
+    made.seal(NOW, "closed")
+    folder = tmp_path / "r" / "2026" / "01" / "02" / "s0other"
+    _, shown, _ = on_a_terminal(player(folder), {b"one": b"q"}, environment(tmp_path))
+    assert (b"\x1b[?1049l" in shown) is back
+
+
 def test_an_arrow_seeks_forward_and_a_bracket_back(recording: Path, tmp_path: Path) -> None:
     keys = {b"two": b"\x1b[C"}
     status, shown, _ = on_a_terminal(player(recording, "--speed", "0.2"), keys, environment(tmp_path))
@@ -136,6 +150,15 @@ def test_a_pause_is_a_pause_and_a_step_a_step(recording: Path, tmp_path: Path) -
     status, shown, _ = on_a_terminal(player(recording, "--speed", "0.2"), keys, environment(tmp_path))
     assert status == 0
     assert b"three" in shown
+
+
+def test_without_a_sign_in_it_says_whose_keys_are_needed(
+    recording: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BART_HOME", str(tmp_path / "nobody"))
+    result = run("recordings", "verify", recording)
+    assert result.exit_code == 1
+    assert "hint: bart login, or --allowed-signers FILE" in result.stderr
 
 
 def test_what_was_sealed_verifies(recording: Path, signers: Path) -> None:

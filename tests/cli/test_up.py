@@ -95,6 +95,27 @@ def test_every_address_needs_a_public_name(tmp_path: Path) -> None:
     assert result.stderr.endswith("names none\nhint: add --public-ssh HOST:PORT\n")
 
 
+def test_two_doors_need_two_addresses(tmp_path: Path) -> None:
+    result = up(tmp_path, "--web", "127.0.0.1:1080", "--ssh", "127.0.0.1:1080")
+    assert result.stderr == (
+        "bartizan: error: --web and --ssh cannot both be 127.0.0.1:1080\nhint: give each a port of its own\n"
+    )
+
+
+def test_an_address_of_another_machine_is_refused_in_one_line(tmp_path: Path) -> None:
+    result = up(tmp_path, "--web", "192.0.2.1:8443")
+    assert result.returncode == 1
+    assert result.stderr.startswith("bartizan: error: cannot listen on 192.0.2.1:8443: cannot assign requested address")
+    assert result.stderr.endswith("\nhint: this machine has no such address; give one of its own\n")
+
+
+def test_a_balancer_that_is_no_network_is_refused_before_anything_starts(tmp_path: Path) -> None:
+    result = up(tmp_path, "--balancer", "nonsense")
+    assert result.returncode == 2
+    assert "'nonsense' is not a network: write 10.0.0.0/8 or one address" in result.stderr
+    assert not (tmp_path / "data").exists()
+
+
 def test_sigterm_drains_and_leaves_nothing(tmp_path: Path) -> None:
     product = start_product(tmp_path)
     ours = children(product.process.pid)

@@ -89,7 +89,7 @@ def test_a_shell_on_a_real_terminal_is_kept_without_what_was_typed_unseen(
         typing.wait(b"ready> ")
         typing.say(f"printf '%s-%s\\n' {word[:9].decode()} {word[9:].decode()}\n".encode())
         typing.wait(word[:9] + b"-" + word[9:])
-        typing.say(b"stty -echo; printf 'password: '; read x; stty echo; echo got ${#x}\n")
+        typing.say(b"stty -echo; printf 'pass%s: ' word; read x; stty echo; echo got ${#x}\n")
         typing.wait(b"password: ")
         typing.say(secret + b"\n")
         typing.wait(f"got {len(secret)}".encode())
