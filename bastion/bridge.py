@@ -86,7 +86,7 @@ class Bridge:
                 self._opening, self._user_end, window=answer.window, packet_size=min(answer.packet_size, PACKET_SIZE)
             )
             return
-        self._owner.note(self.index, "channel.not_opened", {"code": answer.code, "reason": answer.reason[:500]})
+        self._owner.note(self.index, "channel.not_opened", {"code": answer.code, "reason": answer.reason[:1000]})
         self._user.refuse(self._opening, answer.code, f"the node opens no more channels: {printable(answer.reason)}")
         self.let_go()
 

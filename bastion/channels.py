@@ -50,6 +50,9 @@ SIGNALS = frozenset(
 FROM_NODE = frozenset({b"exit-status", b"exit-signal", b"eow@openssh.com", b"xon-xoff", b"keepalive@openssh.com"})
 """Requests of a node that reach the user."""
 
+EMPTY = frozenset({b"eow@openssh.com", b"keepalive@openssh.com"})
+"""Requests that say all by their name. A body would be bytes that pass and that nobody records."""
+
 FORWARDS = {
     b"auth-agent-req@openssh.com": Action.FORWARD_AGENT,
     b"x11-req": Action.FORWARD_X11,
@@ -109,13 +112,17 @@ def _scp(command: bytes) -> Kind | None:
     return Kind.SCP_SEND if "t" in letters else Kind.SCP_FETCH
 
 
+MODES_LIMIT = 1024
+
+
 @dataclass(frozen=True, slots=True)
 class Terminal:
-    """A ``pty-req`` (RFC 4254 §6.2), its size clamped."""
+    """A ``pty-req`` (RFC 4254 §6.2), its size clamped. ``modes`` are as encoded there (§8)."""
 
     term: str
     columns: int
     rows: int
+    modes: bytes = b""
 
 
 def terminal(body: bytes) -> tuple[Terminal, bytes]:
@@ -127,10 +134,20 @@ def terminal(body: bytes) -> tuple[Terminal, bytes]:
     reader.end()
     if not re.fullmatch(rb"[A-Za-z0-9][A-Za-z0-9._+-]{0,62}|", term):
         raise WireError("the terminal's name has unusual characters")
+    if len(modes) > MODES_LIMIT:
+        raise WireError(f"more than {MODES_LIMIT} bytes of terminal modes")
     columns, rows = clamp(columns, rows)
     size = b"".join(n.to_bytes(4, "big") for n in (columns, rows, min(width, 65535), min(height, 65535)))
     clean = len(term).to_bytes(4, "big") + term + size + len(modes).to_bytes(4, "big") + modes
-    return Terminal(term.decode("ascii"), columns, rows), clean
+    return Terminal(term.decode("ascii"), columns, rows, modes), clean
+
+
+def span(body: bytes) -> int:
+    """The milliseconds of a ``break`` (RFC 4335 §3)."""
+    reader = Reader(body)
+    length = reader.uint32()
+    reader.end()
+    return length
 
 
 def window_change(body: bytes) -> tuple[int, int, bytes]:

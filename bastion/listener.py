@@ -42,6 +42,7 @@ class FirstBytes(asyncio.Protocol):
         self._proxied = False
         self._decided = False
         self._deaf = False
+        self._counted = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)  # uvloop's transports are of no common class
@@ -51,6 +52,8 @@ class FirstBytes(asyncio.Protocol):
         if self._door.services.draining or self._door.penalties.refuses(self._source[0], self._door.clock()):
             self._drop()
             return
+        self._door.penalties.signing_in += 1  # from the first moment on: waiting for a certificate counts, too
+        self._counted = True
         self._timer = asyncio.get_running_loop().call_later(PEEK_SECONDS, self._decide, None)
 
     def _drop(self) -> None:
@@ -140,6 +143,7 @@ class FirstBytes(asyncio.Protocol):
         shown = self._door.shown.ready(node or "")
         if transport is None or shown is None:
             return
+        self._count_no_more()
         visit = Visit(self._door, node=node, way="config" if node else "username")
         connection = visit.connect(asyncio.get_running_loop(), shown, self._source)
         transport.set_protocol(connection)
@@ -165,7 +169,14 @@ class FirstBytes(asyncio.Protocol):
             self._timer.cancel()
         if self._seen and not self._decided:
             self._door.penalties.punish(self._source[0], ABANDONED, self._door.clock())
+        self._count_no_more()
         self._transport = None
+
+    def _count_no_more(self) -> None:
+        """Gone, or counted by the visit from here on."""
+        if self._counted:
+            self._counted = False
+            self._door.penalties.signing_in -= 1
 
 
 def _proxied_source(words: list[bytes]) -> tuple[str, int]:

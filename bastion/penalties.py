@@ -28,12 +28,13 @@ class Penalties:
         """Whether a new connection from *source* is dropped. A penalty counts only once it is worth ``LEAST``."""
         if self.signing_in >= STARTUPS:
             return True
-        return self.until.get(source, 0.0) - now >= LEAST
+        return self.until.get(_block(source), 0.0) - now >= LEAST
 
     def punish(self, source: str, seconds: float, now: float) -> None:
         """Add *seconds* to what *source* has to wait."""
         if _loopback(source):
             return
+        source = _block(source)
         if len(self.until) >= TRACKED:
             self.until = {s: t for s, t in self.until.items() if t > now}
             if len(self.until) >= TRACKED:
@@ -60,6 +61,15 @@ class Bucket:
             return False
         self.level -= 1
         return True
+
+
+def _block(source: str) -> str:
+    """Whom a penalty meets: an IPv4 address, or the IPv6 network that one line has, with all its addresses."""
+    try:
+        address = ipaddress.ip_address(source.partition("%")[0])
+    except ValueError:
+        return source
+    return str(ipaddress.ip_network((address, 64), strict=False)) if address.version == 6 else source
 
 
 def _loopback(source: str) -> bool:

@@ -18,7 +18,7 @@ from typing import Protocol, assert_never
 
 from bastion import channels
 from bastion.channels import Start, Terminal
-from recordings.sshwire import Reader, WireError, uint32
+from recordings.sshwire import Reader, WireError, boolean, string, uint32
 
 PENDING_REPLIES = 64
 """Requests that one channel may have waiting for an answer (DOS-08)."""
@@ -26,8 +26,14 @@ PENDING_REPLIES = 64
 HELD_MESSAGES = 256
 """Messages kept while the node decides whether there is a terminal."""
 
+HELD_BYTES = 4 << 20
+"""Bytes of data among them; stock servers open windows of half of that."""
+
 UNSAID_BYTES = 1 << 20
 """Answers of our own that may wait for a user who does not read them."""
+
+MOST_ROOM = (1 << 32) - 1
+"""The widest window (RFC 4254 §5.2)."""
 
 OWN_WORDS = 8192
 """What the reserve grows to."""
@@ -201,6 +207,7 @@ class ChannelRelay:
         self.start: Start | None = None
         self._asked: deque[_Asked] = deque()
         self._held: list[Message] = []  # what came while the node decides whether there is a terminal
+        self._held_bytes = 0
         self._reserve_size = min(OWN_WORDS, client_window // 8)
         self._reserve = self._reserve_size  # held back from the node, so that we may speak
         self._room = client_window  # what the client still takes
@@ -243,6 +250,8 @@ class ChannelRelay:
                 yield from self._client_data(data)
             case Extended():
                 yield Broken("client", "extended data from a client")
+            case Window(more) if self._room + more > MOST_ROOM:
+                yield Broken("client", "a window wider than there can be")
             case Window(more):
                 yield from self._widen(more)
             case Eof():
@@ -276,7 +285,8 @@ class ChannelRelay:
         return starts or bool(self._held)
 
     def _hold(self, message: Message) -> Iterator[Order]:
-        if len(self._held) >= HELD_MESSAGES:
+        self._held_bytes += len(message.data) if isinstance(message, Data) else 0
+        if len(self._held) >= HELD_MESSAGES or self._held_bytes > HELD_BYTES:
             yield Broken("client", "too many messages before the terminal was granted")
             return
         self._held.append(message)
@@ -359,7 +369,7 @@ class ChannelRelay:
             if self.start is not None:
                 yield RecordResize(columns, rows)
             else:
-                self.terminal = Terminal(self.terminal.term, columns, rows)
+                self.terminal = Terminal(self.terminal.term, columns, rows, self.terminal.modes)
             yield from self._pass(Request(name, request.want_reply, body))
         elif name == b"env":
             reader = Reader(request.body)
@@ -380,9 +390,10 @@ class ChannelRelay:
             else:
                 yield from self._no(request, "unknown signal")
         elif name == b"break":
-            yield Note("channel.break", {})
+            yield Note("channel.break", {"milliseconds": channels.span(request.body)})
             yield from self._pass(request)
-        elif name in (b"eow@openssh.com", b"keepalive@openssh.com"):
+        elif name in channels.EMPTY:
+            Reader(request.body).end()
             yield from self._pass(request)
         elif name in channels.FORWARDS:
             action = channels.FORWARDS[name]
@@ -397,7 +408,13 @@ class ChannelRelay:
             return
         self.terminal, body = channels.terminal(request.body)
         yield Note(
-            "channel.pty", {"term": self.terminal.term, "columns": self.terminal.columns, "rows": self.terminal.rows}
+            "channel.pty",
+            {
+                "term": self.terminal.term,
+                "columns": self.terminal.columns,
+                "rows": self.terminal.rows,
+                "modes": self.terminal.modes.hex(),
+            },
         )
         # The node's answer decides whether there is one, so it is asked for even if the user does not want it.
         self._asked.append(_Asked(request.name, request.want_reply))
@@ -530,16 +547,17 @@ class ChannelRelay:
             if request.want_reply:
                 yield ToNode(Reply(False))
             return
-        if request.name in (b"exit-status", b"exit-signal"):
+        try:
+            request, fields = _from_node(request)
+        except WireError:
+            yield Broken("node", f"malformed {request.name.decode('ascii')}")
+            return
+        if fields:
             if self._exit_seen:
                 yield Broken("node", "a second exit status")
                 return
             self._exit_seen = True
-            try:
-                yield Note("channel.exit", _exit(request))
-            except WireError:
-                yield Broken("node", "malformed exit status")
-                return
+            yield Note("channel.exit", fields)
         if request.want_reply:
             self._node_asks += 1
             if self._node_asks > PENDING_REPLIES:
@@ -558,7 +576,7 @@ class ChannelRelay:
                 self.terminal = None
                 yield Note("channel.no_pty", {})
             yield from self._answer()
-            held, self._held = self._held, []
+            held, self._held, self._held_bytes = self._held, [], 0
             for message in held:
                 yield from self.from_client(message)
         else:
@@ -624,18 +642,25 @@ class ChannelRelay:
             yield ToNode(Close())
 
 
-def _exit(request: Request) -> dict[str, object]:
+def _from_node(request: Request) -> tuple[Request, dict[str, object]]:
+    """What of a node's request reaches the user, and what to note of it: not a byte more than is noted."""
     reader = Reader(request.body)
-    if request.name == b"exit-status":
-        status = reader.uint32()
-        reader.end()
-        return {"status": status}
-    signal = reader.string()
-    core = reader.boolean()
-    message = reader.string()
-    reader.string()
+    match request.name:
+        case b"exit-status":
+            status = reader.uint32()
+            reader.end()
+            return request, {"status": status}
+        case b"exit-signal":
+            signal, core, message = reader.string()[:64], reader.boolean(), reader.string()[:1000]
+            reader.string()  # the message's language
+            reader.end()
+            body = string(signal) + boolean(core) + string(message) + string(b"")
+            noted = {"signal": _text(signal), "core": core, "message": _text(message)}
+            return Request(request.name, request.want_reply, body), noted
+        case b"xon-xoff":
+            reader.boolean()
     reader.end()
-    return {"signal": _text(signal), "core": core, "message": _text(message[:1000])}
+    return request, {}
 
 
 def _text(raw: bytes) -> str:

@@ -15,8 +15,8 @@ from bastion.relay import Note, Passed
 from bastion.tally import Tally
 
 LINE_LIMIT = 8192
-_FILE = re.compile(rb"C[0-7]{4} (\d{1,19}) ([^\n]+)\Z")
-_FOLDER = re.compile(rb"D[0-7]{4} \d{1,19} ([^\n]+)\Z")
+_FILE = re.compile(rb"C[0-7]{4} (\d+) ([^\n]+)\Z")
+_FOLDER = re.compile(rb"D[0-7]{4} \d+ ([^\n]+)\Z")
 
 
 class ScpInspector:
@@ -34,12 +34,13 @@ class ScpInspector:
         self._tally: Tally | None = None
         self._name = ""
         self._lost = False
+        self._complaint = False  # the receiver is in the middle of one
 
     def from_client(self, data: bytes) -> Passed:
-        return Passed(data, notes=self._read(data) if self._sending else [])
+        return Passed(data, notes=self._read(data) if self._sending else self._hear(data))
 
     def from_node(self, data: bytes) -> tuple[bytes, list[Note]]:
-        return data, [] if self._sending else self._read(data)
+        return data, self._hear(data) if self._sending else self._read(data)
 
     @property
     def whole(self) -> bool:
@@ -69,9 +70,37 @@ class ScpInspector:
                 self._line.clear()
                 notes += self._command(line)
             elif len(self._line) > LINE_LIMIT:
-                self._lost = True
-                notes.append(Note("channel.unread", {"reason": "the scp stream could not be followed"}))
+                notes += self._lose()
         return notes
+
+    def _hear(self, data: bytes) -> list[Note]:
+        """What the receiver answers: a zero byte, or an error as a line. The content of a refused file never comes.
+
+        Where it is not sure what was refused, nothing more is understood: what follows could be taken for content.
+        """
+        notes: list[Note] = []
+        while data:
+            if self._complaint:
+                _, end, data = data.partition(b"\n")
+                self._complaint = not end
+                continue
+            data = data.lstrip(b"\0")
+            if data and not self._lost:
+                self._complaint = True
+                if self._tally is not None and self._left and not self._tally.size:
+                    self._left = 0
+                    notes.append(self._note(complete=False))
+                else:
+                    notes += self._lose()
+            elif data:
+                break
+        return notes
+
+    def _lose(self) -> list[Note]:
+        """Say that the stream can no longer be followed."""
+        notes = [self._note(complete=False)] if self._tally is not None else []
+        self._lost = True
+        return [*notes, Note("channel.unread", {"reason": "the scp stream could not be followed"})]
 
     def _command(self, line: bytes) -> list[Note]:
         if match := _FILE.match(line):
@@ -84,6 +113,8 @@ class ScpInspector:
             self._folders.append(match[1].decode("utf-8", "backslashreplace"))
         elif line == b"E" and self._folders:
             self._folders.pop()
+        elif line and line[:1] not in b"TE\1\2":
+            return self._lose()
         return []
 
     def _note(self, *, complete: bool) -> Note:

@@ -95,5 +95,6 @@ def _printed(record: wire.AuditRecord, *, as_json: bool) -> None:
     if as_json:
         output.json_line(record)
         return
-    words = " ".join(f"{name}={json.dumps(value)}" for name, value in record.fields.items())
+    told = {name: value for name, value in record.fields.items() if value is not None}
+    words = " ".join(f"{name}={json.dumps(value)}" for name, value in told.items())
     output.data(output.plain(f"{record.seq:>6}  {output.when(record.at)}  {record.code:<24}  {record.actor}  {words}"))

@@ -289,7 +289,7 @@ def verify(folder: Path, *, recorder_keys: Collection[Signer], authority_keys: C
     try:
         data = disk.read(folder / seal.MANIFEST, limit=seal.MAX_MANIFEST)
     except OSError as error:
-        return Verdict(None, None, None, (Problem("not_sealed", _unsealed(folder, error), seal.MANIFEST),))
+        return Verdict(None, None, None, (Problem("not_sealed", _unsealed(error), seal.MANIFEST),))
     try:
         sealed = seal.decode(data)
     except SealError as error:
@@ -336,12 +336,10 @@ def _signed(
     return signer
 
 
-def _unsealed(folder: Path, error: OSError) -> str:
+def _unsealed(error: OSError) -> str:
     if not isinstance(error, FileNotFoundError):
         return f"the manifest cannot be read: {error.strerror}"
-    if any(map(seal.PART.match, _names(folder))):
-        return "there is none: the session goes on, or it was never sealed"
-    return "there is none, nor any part: this is no recording"
+    return "there is no manifest: the session still goes on, or this is no whole recording"
 
 
 def _parts(folder: Path, sealed: Manifest) -> Iterator[Problem]:

@@ -11,6 +11,7 @@ import pytest
 
 from bastion.listener import listening_socket
 from bastion.penalties import STARTUPS
+from ca.errors import Unavailable
 from recordings.sshwire import string
 from tests.bastion.door import BEACON, Rig, opened
 from tests.bastion.rawssh import Disconnected, RawSsh, raw_ssh
@@ -251,3 +252,29 @@ def test_two_workers_share_one_port() -> None:
     finally:
         first.close()
         second.close()
+
+
+async def test_who_waits_for_a_certificate_counts_among_those_who_sign_in(
+    post: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """DOS-10: while the authority is slow, strangers who name new nodes must not pile up without bound."""
+    waiting: list[str] = []
+    answers = asyncio.Event()
+
+    async def slow(_shown: object, name: str) -> object:
+        waiting.append(name)
+        await answers.wait()
+        raise Unavailable("the authority is slow")
+
+    monkeypatch.setattr(type(post.door.shown), "fetch", slow)
+    crowd = [await asyncio.open_connection("127.0.0.1", post.port) for _ in range(STARTUPS + 20)]
+    for number, (_, writer) in enumerate(crowd):
+        writer.write(f"bartizan/1 new{number}\n".encode())
+    await asyncio.sleep(0.3)
+    assert len(waiting) <= STARTUPS
+    answers.set()
+    for _, writer in crowd:
+        writer.close()
+    async with asyncio.timeout(5):
+        while post.door.penalties.signing_in:  # noqa: ASYNC110
+            await asyncio.sleep(0.02)

@@ -176,3 +176,19 @@ def test_a_note_becomes_an_event_without_what_the_audit_log_does_not_keep() -> N
         "session.refused", {"session": "s1", "channel": 0, "request": "x", "reason": "no", "action": "exec"}
     )
     assert event == audit.SessionRefused(session="s1", channel=0, request="x", reason="no")
+
+
+def test_there_is_an_end_to_what_waits(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """LOG-04, LOG-05: strangers may fill half of it; what goes beyond its end is not audited, and so ends."""
+    monkeypatch.setattr(outboxes, "FULL", 4)
+    box = Outbox(file)
+    states = []
+    for n in range(8):
+        box.add(refused(n))
+        states.append((box.crowded, box.full))
+    assert states == [(False, False), *[(True, False)] * 2, *[(True, True)] * 5]
+    with pytest.raises(OSError, match="too many events"):
+        box.add(refused(9))
+    box.taken(1)
+    box.add(refused(9))
+    box.close()

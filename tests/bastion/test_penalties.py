@@ -77,3 +77,13 @@ def test_a_bucket_gives_its_burst_and_then_its_rate() -> None:
     bucket = Bucket(burst=3, rate=1)
     assert [bucket.take(10.0) for _ in range(5)] == [True, True, True, False, False]
     assert [bucket.take(12.0) for _ in range(3)] == [True, True, False]
+
+
+def test_a_penalty_meets_the_whole_network_of_an_ipv6_line() -> None:
+    """DOS-10: whoever has one such address has 2^64 of them."""
+    penalties = Penalties()
+    penalties.punish("2001:db8:1:2::5", LEAST, 0.0)
+    assert penalties.refuses("2001:db8:1:2:ffff::9", 0.0)
+    assert not penalties.refuses("2001:db8:1:3::5", 0.0)
+    penalties.punish("192.0.2.1", LEAST, 0.0)
+    assert not penalties.refuses("192.0.2.2", 0.0)

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from bastion import relay
 from bastion.channels import Start
 from bastion.relay import (
+    HELD_BYTES,
     Began,
     Broken,
     ChannelRelay,
@@ -204,7 +205,7 @@ def test_an_unknown_signal_is_dropped(signal: bytes) -> None:
 def test_a_signal_and_a_break_pass_and_are_noted() -> None:
     signal, pause = Request(b"signal", False, string(b"INT")), Request(b"break", True, uint32(500))
     assert feed(running(), ("client", signal)) == [Note("channel.signal", {"signal": "INT"}), ToNode(signal)]
-    assert feed(running(), ("client", pause)) == [Note("channel.break", {}), ToNode(pause)]
+    assert feed(running(), ("client", pause)) == [Note("channel.break", {"milliseconds": 500}), ToNode(pause)]
 
 
 @pytest.mark.parametrize("name", [b"LANG", b"LC_ALL", b"LC_X", b"TZ", b"GIT_PROTOCOL"])
@@ -719,3 +720,57 @@ def test_the_user_reads_whole_answers_whoever_gives_them(window: int, script: li
         assert len(read) <= opened
     lines = [line for line in read.split(b"\n") if line != b"refused"]
     assert b"\n".join(lines).rstrip(b"\n") == theirs.rstrip(b"\n")
+
+
+# --- no byte without a record --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", [b"eow@openssh.com", b"keepalive@openssh.com", b"break", b"pty-req"])
+def test_a_users_request_has_no_room_for_bytes_that_nobody_records(name: bytes) -> None:
+    secret = b"a whole file" * 1000
+    body = string(b"xterm") + bytes(16) + string(secret) if name == b"pty-req" else bytes(4) + secret
+    channel = make() if name == b"pty-req" else running()
+    orders = feed(channel, ("client", Request(name, True, body)))
+    assert not [order for order in orders if isinstance(order, ToNode)]
+    assert [order.side for order in orders if isinstance(order, Broken)] == ["client"]
+
+
+@pytest.mark.parametrize("name", [b"eow@openssh.com", b"keepalive@openssh.com", b"xon-xoff", b"exit-status"])
+def test_a_nodes_request_has_no_room_for_bytes_that_nobody_records(name: bytes) -> None:
+    orders = feed(running(), ("node", Request(name, False, b"\1" + b"a whole file" * 1000)))
+    assert not [order for order in orders if isinstance(order, ToClient)]
+    assert [order.side for order in orders if isinstance(order, Broken)] == ["node"]
+
+
+def test_of_an_exit_signal_passes_what_is_noted() -> None:
+    message, language = b"m" * 5000, b"a whole file" * 1000
+    body = string(b"TERM" * 100) + b"\0" + string(message) + string(language)
+    orders = feed(running(), ("node", Request(b"exit-signal", False, body)))
+    (passed,) = [order.message for order in orders if isinstance(order, ToClient)]
+    assert isinstance(passed, Request)
+    assert passed.body == string((b"TERM" * 100)[:64]) + b"\0" + string(message[:1000]) + string(b"")
+    (noted,) = [dict(order.fields) for order in orders if isinstance(order, Note)]
+    assert noted == {"signal": ("TERM" * 100)[:64], "core": False, "message": "m" * 1000}
+
+
+def test_the_modes_of_a_terminal_are_noted() -> None:
+    """An echo that is switched off explains why a recording does not show what was typed."""
+    modes = b"\x35\0\0\0\0\0"
+    body = string(b"xterm") + b"".join(map(uint32, (80, 24, 0, 0))) + string(modes)
+    orders = feed(make(), ("client", Request(b"pty-req", True, body)))
+    (noted,) = [dict(order.fields) for order in orders if isinstance(order, Note)]
+    assert noted["modes"] == modes.hex()
+
+
+def test_what_waits_for_the_answer_to_a_terminal_is_bounded_in_bytes() -> None:
+    """DOS-08: a node that never answers, and a client that goes on."""
+    channel = make()
+    feed(channel, ("client", pty()), ("client", Request(b"shell", True, b"")))
+    orders = feed(channel, *[("client", Data(b"x" * 200_000))] * 100)
+    assert [order.side for order in orders if isinstance(order, Broken)][:1] == ["client"]
+    assert sum(len(message.data) for message in channel._held if isinstance(message, Data)) <= HELD_BYTES
+
+
+def test_a_window_wider_than_there_can_be_breaks_the_connection() -> None:
+    orders = feed(running(), *[("client", Window(0xFFFF_FFFF))] * 2)
+    assert [order.side for order in orders if isinstance(order, Broken)][:1] == ["client"]

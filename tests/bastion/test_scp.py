@@ -103,3 +103,46 @@ def test_any_bytes_pass_unchanged(pieces: list[bytes], sending: bool) -> None:
         assert inspector.from_client(piece).onward == piece
         assert inspector.from_node(piece)[0] == piece
     inspector.closed()
+
+
+# --- somebody who wants a file to pass unnoticed -----------------------------------------------------------------
+
+
+def codes(notes: list[Note]) -> list[object]:
+    return [(note.code, note.fields.get("path"), note.fields.get("outcome")) for note in notes]
+
+
+def test_a_size_with_many_zeros_is_a_size_like_any() -> None:
+    assert upload(b"scp -t /tmp/", b"C0644 " + b"0" * 40 + b"3 f\nabc\0") == [
+        {"operation": "write", "path": "/tmp/f", "size": 3, "sha256": hashed(b"abc"), "outcome": "ok"}
+    ]
+
+
+def test_after_a_refused_file_the_next_one_is_not_taken_for_its_content() -> None:
+    """A first file of a terabyte that the receiver refuses would swallow all that follow."""
+    upload = ScpInspector(b"scp -t /tmp/", sending=True)
+    notes = list(upload.from_client(b"C0644 1000000000000 big\n").notes)
+    notes += upload.from_node(b"\0\1scp: big: Permission denied\n")[1]
+    notes += upload.from_client(sent(b"secret", b"abc")).notes
+    assert codes(notes) == [("session.file", "/tmp/big", "incomplete"), ("session.file", "/tmp/secret", "ok")]
+
+    download = ScpInspector(b"scp -r -f /tmp", sending=False)
+    notes = list(download.from_node(b"C0644 1000000000000 big\n")[1])
+    notes += download.from_client(b"\1no\n").notes
+    notes += download.from_node(sent(b"secret", b"abc"))[1]
+    assert codes(notes) == [("session.file", "/tmp/big", "incomplete"), ("session.file", "/tmp/secret", "ok")]
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_a_refusal_at_another_time_says_that_the_stream_cannot_be_followed(when: str) -> None:
+    inspector = ScpInspector(b"scp -r -f /tmp", sending=False)
+    notes = list(inspector.from_client(b"\0\1x\n").notes) if when == "before" else []
+    notes += inspector.from_node(b"C0644 1000000000000 big\nC0644 3 secret\n")[1]
+    notes += inspector.from_client(b"\1").notes
+    notes += inspector.from_client(b"x\n\0").notes
+    assert [note.code for note in notes].count("channel.unread") == 1
+
+
+def test_a_line_that_means_nothing_to_us_is_not_passed_over() -> None:
+    inspector = ScpInspector(b"scp -t /tmp/", sending=True)
+    assert codes(list(inspector.from_client(b"C644 3 f\nabc\0").notes)) == [("channel.unread", None, None)]

@@ -28,6 +28,7 @@ OPEN = {
     "/healthz", "/readyz", "/metrics", "/v1/cluster", "/v1/tls-root", "/v1/login/challenge", "/v1/login", "/v1/join",
     "/v1/join/challenge", "/v1/join/renewal", "/v1/ca/{name}", "/v1/bastions/enrolment", "/invitation/{link}",
     "/static/bartizan.css",
+    "/static/bartizan.svg",
 }  # fmt: skip
 """Routes for strangers. Everything else wants to know who asks."""
 PEOPLE = {

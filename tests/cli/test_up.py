@@ -85,7 +85,7 @@ def test_a_port_in_use_is_said_before_anything_starts(tmp_path: Path, door: str)
         where[door] = f"127.0.0.1:{taken.getsockname()[1]}"
         result = up(tmp_path, *(word for pair in where.items() for word in pair))
     assert result.returncode == 1
-    assert f"bartizan: error: cannot listen on {where[door]}: Address already in use" in result.stderr
+    assert f"bartizan: error: cannot listen on {where[door]}: address already in use" in result.stderr
     assert not (tmp_path / "data").exists()
 
 
@@ -103,7 +103,7 @@ def test_two_doors_need_two_addresses(tmp_path: Path) -> None:
 
 
 def test_an_address_of_another_machine_is_refused_in_one_line(tmp_path: Path) -> None:
-    result = up(tmp_path, "--web", "192.0.2.1:8443")
+    result = up(tmp_path, "--web", "192.0.2.1:8443", "--ssh", f"127.0.0.1:{free_port()}")
     assert result.returncode == 1
     assert result.stderr.startswith("bartizan: error: cannot listen on 192.0.2.1:8443: cannot assign requested address")
     assert result.stderr.endswith("\nhint: this machine has no such address; give one of its own\n")
