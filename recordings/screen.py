@@ -35,8 +35,21 @@ def _lenient(method: Callable[..., None]) -> Callable[..., None]:
     return called
 
 
+def _known(method: Callable[..., None], last: int) -> Callable[..., None]:
+    """Carry out only the ways to erase that there are, 0 to *last*; pyte would raise UnboundLocalError."""
+
+    @wraps(method)
+    def called(screen: pyte.Screen, how: int = 0, *values: int, **named: bool) -> None:
+        if how <= last:
+            method(screen, how, *values, **named)
+
+    return called
+
+
 for _name in sorted(set(pyte.Stream.csi.values())):
     setattr(_Lenient, _name, _lenient(getattr(pyte.Screen, _name)))
+for _name, _last in (("erase_in_line", 2), ("erase_in_display", 3)):
+    setattr(_Lenient, _name, _known(getattr(_Lenient, _name), _last))
 
 
 class Screen:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from recordings.format import Event, Header, Output, Resize
@@ -64,5 +64,6 @@ escapes = st.lists(
 
 
 @given(escapes)
+@example("\x1b[9999J\x1b[9999K")
 def test_no_escape_sequence_can_crash_the_screen(text: str) -> None:
     texts(Output(0, text.encode()), Resize(1, 3, 2), Output(2, text.encode()))
