@@ -90,7 +90,7 @@ async def test_a_change_reaches_a_live_session_at_once(home: House, bastion: Bas
     orders, seconds = await orders_after(home, bastion, act)
     assert [(one["session"], one["kind"], one["code"]) for one in orders] == [(session, "end", code)]
     assert orders[0]["reason"]
-    assert seconds < 1
+    assert seconds < 1.9  # before the wait of two seconds would have ended by itself: it was woken
     (told,) = await home.events("session.terminated")
     assert (told.fields["session"], told.fields["cause"]) == (session, code)
 

@@ -7,6 +7,7 @@ import os
 import secrets
 import signal
 import subprocess
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -216,8 +217,13 @@ def zstdcat(*parts: Path) -> bytes:
 
 def stock_verdict(folder: Path, allowed_signers: str, principal: str = "local") -> subprocess.CompletedProcess[bytes]:
     """What stock ``ssh-keygen -Y verify`` says of a manifest, believing *allowed_signers* only."""
-    signers = folder.parent / f"{folder.name}.signers"
-    signers.write_text(allowed_signers)
+    with tempfile.NamedTemporaryFile("w", suffix=".signers") as signers:  # never beside the evidence itself
+        signers.write(allowed_signers)
+        signers.flush()
+        return _stock_verdict(folder, Path(signers.name), principal)
+
+
+def _stock_verdict(folder: Path, signers: Path, principal: str) -> subprocess.CompletedProcess[bytes]:
     name = "manifest.json.authority.sig" if principal == "authority" else "manifest.json.sig"
     words: list[str | Path] = [
         "-Y",
