@@ -359,7 +359,7 @@ def _test_user(node: yaml.Node, names: Collection[str]) -> Identity:
 
 
 def _test_node(node: yaml.Node) -> Node:
-    labels = {key: word(value, f"label {shown(key)}") for key, _, value in entries(node, "node")}
+    labels = {key: word(value, f"label {shown(key)[1:-1]}") for key, _, value in entries(node, "node")}
     name = labels.pop("name", "a-node")
     if not LABEL.match(name):
         raise Refused(node, f"node {shown(name)}, expected a node name such as web1")
@@ -385,7 +385,7 @@ def _nodes(node: yaml.Node) -> dict[str, tuple[str, ...]]:
     for key, at, value in entries(node, "nodes"):
         if not LABEL_KEY.match(key):
             raise Refused(at, f"label {shown(key)}, expected letters, digits, '-', '_', '.' and '/', at most 63")
-        found[key] = tuple(_glob(text, one) for text, one in words(value, f"label {shown(key)}"))
+        found[key] = tuple(_glob(text, one) for text, one in words(value, f"label {shown(key)[1:-1]}"))
     if not found:
         raise Refused(node, 'nodes is empty, and empty never means all: for all nodes write {name: "*"}')
     return found
