@@ -174,11 +174,12 @@ class UserPasswordSet(Event):
 
 @dataclass(frozen=True, slots=True)
 class LoginSucceeded(Event):
-    """A person signed in."""
+    """A person signed in. ``method`` is ``password``, ``password+code``, or the provider's name."""
 
     code: ClassVar[str] = "login.succeeded"
     user: Word
     source: Word
+    method: Word = "password"
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,6 +218,181 @@ class TokenRevoked(Event):
     code: ClassVar[str] = "token.revoked"
     user: Word
     reason: Text
+
+
+@dataclass(frozen=True, slots=True)
+class LoginRefused(Event):
+    """A sign-in with an identity provider came to nothing: ``reason`` is the code, ``detail`` says which rule."""
+
+    code: ClassVar[str] = "login.refused"
+    provider: Word
+    source: Word
+    reason: Word
+    detail: Text | None = None
+    subject: Text | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LoginEndedEverywhere(Event):
+    """A person (or an administrator for them) signed out everywhere: every token ended, every certificate revoked."""
+
+    code: ClassVar[str] = "login.ended_everywhere"
+    user: Word
+    tokens: int
+    certificates: int
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceAsked(Event):
+    """A machine without a browser asked to be signed in; somebody has to approve it in a browser."""
+
+    code: ClassVar[str] = "device.asked"
+    host: Text
+    source: Word
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceDecided(Event):
+    """A person approved or refused a machine that asked to be signed in as them."""
+
+    code: ClassVar[str] = "device.decided"
+    user: Word
+    host: Text
+    asked_from: Word
+    source: Word
+    approved: bool
+
+
+@dataclass(frozen=True, slots=True)
+class FactorAdded(Event):
+    """A person set up a second factor, and confirmed it with a code."""
+
+    code: ClassVar[str] = "factor.added"
+    user: Word
+
+
+@dataclass(frozen=True, slots=True)
+class FactorRemoved(Event):
+    """A second factor was taken away: by the person, or by an administrator (``reset``)."""
+
+    code: ClassVar[str] = "factor.removed"
+    user: Word
+    reset: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class FactorRecoveryCodesMade(Event):
+    """A person got new recovery codes; earlier ones are worth nothing."""
+
+    code: ClassVar[str] = "factor.recovery_codes_made"
+    user: Word
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class FactorRecoveryCodeUsed(Event):
+    """A person signed in with a recovery code. ``left`` are still good."""
+
+    code: ClassVar[str] = "factor.recovery_code_used"
+    user: Word
+    source: Word
+    left: int
+
+
+# --- identity providers ---------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class ProviderApplied(Event):
+    """An identity provider was set up, or its file changed. ``sha256`` is that of the file."""
+
+    code: ClassVar[str] = "provider.applied"
+    provider: Word
+    issuer: Text
+    revision: int
+    sha256: Digest
+    new_secret: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ProviderRemoved(Event):
+    """An identity provider was taken out: nobody signs in with it any more. ``users`` had."""
+
+    code: ClassVar[str] = "provider.removed"
+    provider: Word
+    users: int
+
+
+@dataclass(frozen=True, slots=True)
+class ProviderUnreachable(Event):
+    """A provider could not be asked whether it still vouches for people. Said once, until it answers again."""
+
+    code: ClassVar[str] = "provider.unreachable"
+    provider: Word
+    problem: Text
+
+
+@dataclass(frozen=True, slots=True)
+class ProviderReturned(Event):
+    """A provider that could not be reached answers again."""
+
+    code: ClassVar[str] = "provider.returned"
+    provider: Word
+    seconds: int
+
+
+@dataclass(frozen=True, slots=True)
+class ProviderTested(Event):
+    """An administrator tried a provider out."""
+
+    code: ClassVar[str] = "provider.tested"
+    provider: Word
+    ok: bool
+
+
+@dataclass(frozen=True, slots=True)
+class IdentityAdded(Event):
+    """Somebody signed in with a provider for the first time and became this person here."""
+
+    code: ClassVar[str] = "identity.added"
+    user: Word
+    provider: Word
+    issuer: Text
+    subject: Text
+
+
+@dataclass(frozen=True, slots=True)
+class IdentityRemoved(Event):
+    """A person's tie to an account at a provider was cut: another account may take the name."""
+
+    code: ClassVar[str] = "identity.removed"
+    user: Word
+    provider: Word
+    issuer: Text
+    subject: Text
+
+
+@dataclass(frozen=True, slots=True)
+class IdentityChanged(Event):
+    """What a provider says of a person maps to other roles or traits than before."""
+
+    code: ClassVar[str] = "identity.changed"
+    user: Word
+    provider: Word
+    roles: tuple[Word, ...]
+    before: tuple[Word, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class IdentityRefused(Event):
+    """A provider no longer vouches for a person: what was issued is revoked, live sessions end."""
+
+    code: ClassVar[str] = "identity.refused"
+    user: Word
+    provider: Word
+    reason: Text
+    tokens: int
+    certificates: int
 
 
 # --- certificates and roles -----------------------------------------------------------------------------------

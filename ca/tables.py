@@ -33,6 +33,76 @@ class UserRow(SQLModel, table=True):
     password_hash: str | None = Field(default=None, max_length=256)
     disabled: bool = False
     created: datetime = Field(sa_type=UtcTime)
+    provider: str | None = Field(default=None, max_length=64)
+    """The identity provider that vouches for the person; None for a local account."""
+    traits: dict[str, list[str]] = Field(default_factory=dict, sa_type=JSON)
+    refused: str | None = Field(default=None, max_length=500)
+    """Why the provider no longer vouches; None while it does."""
+
+
+class ProviderRow(SQLModel, table=True):
+    """An identity provider: its file as written, and the client secret, sealed."""
+
+    __tablename__ = "providers"
+    name: str = Field(primary_key=True, max_length=64)
+    revision: int
+    text: str = Field(sa_type=Text)
+    secret: str | None = Field(default=None, sa_type=Text)
+    applied_by: str = Field(max_length=128)
+    applied: datetime = Field(sa_type=UtcTime)
+
+
+class IdentityRow(SQLModel, table=True):
+    """Who somebody is at a provider: issuer and subject, never an e-mail address; and the person they are here."""
+
+    __tablename__ = "identities"
+    issuer: str = Field(primary_key=True, max_length=255)
+    subject: str = Field(primary_key=True, max_length=255)
+    provider: str = Field(max_length=64, index=True)
+    user: str = Field(max_length=64, unique=True)
+    renewal: str | None = Field(default=None, sa_type=Text)
+    """What the provider is asked again with (a refresh token), sealed."""
+    created: datetime = Field(sa_type=UtcTime)
+    checked: datetime = Field(sa_type=UtcTime)
+    """When the provider last said yes."""
+    unreachable_since: datetime | None = Field(default=None, sa_type=UtcTime)
+
+
+class DeviceLoginRow(SQLModel, table=True):
+    """A sign-in that a machine without a browser asked for (RFC 8628), by the SHA-256 of its device code."""
+
+    __tablename__ = "device_logins"
+    hash: str = Field(primary_key=True, max_length=64)
+    user_code: str = Field(max_length=16, unique=True)
+    challenge: str = Field(max_length=64)
+    host: str = Field(max_length=255)
+    source: str = Field(max_length=64)
+    state: str = Field(max_length=16)
+    user: str | None = Field(default=None, max_length=64)
+    created: datetime = Field(sa_type=UtcTime)
+    expires: datetime = Field(sa_type=UtcTime, index=True)
+    polled: datetime | None = Field(default=None, sa_type=UtcTime)
+
+
+class FactorRow(SQLModel, table=True):
+    """A person's second factor: the secret of RFC 6238, sealed. It counts once a code has confirmed it."""
+
+    __tablename__ = "factors"
+    user: str = Field(primary_key=True, max_length=64)
+    secret: str = Field(sa_type=Text)
+    confirmed: bool = False
+    last_step: int = Field(default=0, sa_type=BigInteger)
+    """The time step of the last code that was taken: neither it nor an earlier one is taken again."""
+    created: datetime = Field(sa_type=UtcTime)
+
+
+class RecoveryCodeRow(SQLModel, table=True):
+    """Codes for the day the telephone is lost, by SHA-256 alone; a used one is deleted."""
+
+    __tablename__ = "recovery_codes"
+    hash: str = Field(primary_key=True, max_length=64)
+    user: str = Field(max_length=64, index=True)
+    created: datetime = Field(sa_type=UtcTime)
 
 
 class RolesFileRow(SQLModel, table=True):

@@ -62,6 +62,95 @@ class LoginRequest(Shape):
     nonce: Annotated[str, Field(max_length=128)]
     possession: Annotated[str, Field(max_length=8192)]
     ttl_seconds: int | None = None
+    code: Annotated[str, Field(max_length=64)] | None = None
+    """A one-time code or a recovery code, when the person has a second factor."""
+
+
+class LoginMethod(Shape):
+    """One way to sign in that the operator enabled."""
+
+    kind: Literal["password", "provider"]
+    name: str
+    title: str
+
+
+class LoginMethods(Shape):
+    methods: list[LoginMethod]
+
+
+class ExchangeRequest(Shape):
+    """A sign-in that a person finished in a browser, turned into a certificate: once, with the PKCE verifier.
+
+    ``grant`` is the code that came to the loopback address (RFC 8252), or the device code (RFC 8628).
+    """
+
+    grant: Annotated[str, Field(min_length=1, max_length=256)]
+    verifier: Annotated[str, Field(pattern=r"^[A-Za-z0-9._~-]{43,128}$")]
+    public_key: Line
+    nonce: Annotated[str, Field(max_length=128)]
+    possession: Annotated[str, Field(max_length=8192)]
+    ttl_seconds: int | None = None
+
+
+class DeviceRequest(Shape):
+    """Ask for a sign-in that is approved on another machine. ``challenge`` is PKCE's S256 (RFC 7636 §4.2)."""
+
+    challenge: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{43}$")]
+    host: Annotated[str, Field(min_length=1, max_length=255)]
+    """What the asking machine calls itself; shown to whoever approves."""
+
+
+class DeviceStarted(Shape):
+    grant: str
+    user_code: str
+    url: str
+    url_with_code: str
+    expires: datetime
+    interval_seconds: int
+
+
+class DevicePoll(Shape):
+    grant: Annotated[str, Field(min_length=1, max_length=256)]
+
+
+class DeviceState(Shape):
+    """``slow_down``: wait five seconds longer between polls from now on (RFC 8628 §3.5)."""
+
+    state: Literal["pending", "slow_down", "approved", "denied", "over"]
+
+
+class FactorRequest(Shape):
+    """Begin to set up a second factor before one is signed in, where a role wants one."""
+
+    user: Name
+    password: Annotated[str, Field(min_length=1, max_length=1024)]
+
+
+class FactorBegun(Shape):
+    """A secret for an authenticator app: base32, and the same as an ``otpauth://`` URI for a QR code."""
+
+    secret: str
+    uri: str
+
+
+class FactorCode(Shape):
+    code: Annotated[str, Field(min_length=1, max_length=64)]
+
+
+class FactorView(Shape):
+    confirmed: bool
+    created: datetime | None
+    recovery_codes_left: int
+
+
+class RecoveryCodes(Shape):
+    """Shown once."""
+
+    codes: list[str]
+
+
+class SignOut(Shape):
+    everywhere: bool = False
 
 
 class ReachableNode(Shape):
@@ -94,6 +183,8 @@ class LoginAnswer(Shape):
     cluster: ClusterInfo
     nodes: list[ReachableNode]
     note: str | None = None
+    recovery_codes: list[str] = []
+    """Once, when this sign-in confirmed a new second factor."""
 
 
 class Me(Shape):
@@ -120,6 +211,12 @@ class User(Shape):
     disabled: bool
     has_password: bool
     created: datetime
+    provider: str | None = None
+    """The identity provider that vouches for them; None for a local account."""
+    traits: dict[str, list[str]] = {}
+    refused: str | None = None
+    """Why the provider no longer vouches for them."""
+    has_factor: bool = False
 
 
 class AddedUser(Shape):
@@ -152,6 +249,76 @@ class RolesApplied(Shape):
     removed: list[str]
     tests_passed: int
     ended_sessions: int
+
+
+class ProviderFile(Shape):
+    """A provider's file as written; errors name its lines. No ``secret``: the stored one is kept."""
+
+    text: Annotated[str, Field(max_length=100_000)]
+    file: Annotated[str, Field(max_length=256)] = "idp.yaml"
+    secret: Annotated[str, Field(min_length=1, max_length=4096)] | None = None
+    dry_run: bool = False
+
+
+class ProviderApplied(Shape):
+    name: str
+    created: bool
+    callback_url: str
+    """What the provider must be told as the redirect URI."""
+    notes: list[str] = []
+
+
+class ProviderView(Shape):
+    name: str
+    title: str
+    kind: str
+    issuer: str
+    client: str
+    callback_url: str
+    has_secret: bool
+    users: int
+    unreachable_since: datetime | None
+    revision: int
+    applied: datetime
+    applied_by: str
+    text: str
+
+
+class ProviderTrial(Shape):
+    """What to test with: an ID token that somebody pasted, or nothing but the provider itself."""
+
+    token: Annotated[str, Field(min_length=1, max_length=65_536)] | None = None
+
+
+class TrialStep(Shape):
+    """One thing that was tried. ``ok`` None: not tried."""
+
+    what: str
+    ok: bool | None
+    detail: str
+
+
+class TrialPerson(Shape):
+    """Whom a token would sign in, and the line of the file behind each part."""
+
+    user: str
+    roles: list[str]
+    traits: dict[str, list[str]]
+    lines: list[str]
+
+
+class ProviderTested(Shape):
+    ok: bool
+    steps: list[TrialStep]
+    person: TrialPerson | None = None
+
+
+class TrialLink(Shape):
+    """A page on which one signs in with the provider and sees what it would give; nobody is signed in by it."""
+
+    url: str
+    trial: str
+    expires: datetime
 
 
 class ExplainRequest(Shape):
