@@ -22,14 +22,18 @@ from typing import TypeVar
 import structlog
 
 from ca import audit, housekeeping, tls
+from ca.allowance import Doors
 from ca.certificate import CA
 from ca.errors import Conflict
 from ca.identity.local import Passwords
+from ca.identity.registry import Providers
 from ca.issue import Issuer
 from ca.keys import KeyRing
 from ca.live import Live
 from ca.metrics import Metrics
+from ca.recheck import Recheck
 from ca.rights import Rights
+from ca.sealing import Sealer
 from ca.settings import Settings
 from ca.store import Db, Store, bastions
 from ca.store import audit as log
@@ -57,6 +61,10 @@ class Authority:
     root: tls.Root
     bastion_root: tls.Root
     admin_token: str
+    sealer: Sealer
+    providers: Providers
+    recheck: Recheck
+    doors: Doors = field(default_factory=Doors)
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def change(self, work: Callable[[Db], T]) -> T:
@@ -105,6 +113,8 @@ async def opened(
         issuer = Issuer(store, keys, metrics)
         rights = Rights()
         live = Live(store, rights, issuer, metrics)
+        sealer = Sealer(vault.load_or_make("rows", lambda: secrets.token_bytes(32)))
+        providers = Providers(store, sealer)
         authority = Authority(
             settings=settings,
             clock=clock,
@@ -117,6 +127,9 @@ async def opened(
             root=roots[0],
             bastion_root=roots[1],
             admin_token=_admin_token(data / "admin.token"),
+            sealer=sealer,
+            providers=providers,
+            recheck=Recheck(store, providers, sealer, live, metrics),
         )
         _publish_root(data / "root.pem", authority.root.pem)
         await _begin(authority)
@@ -125,6 +138,7 @@ async def opened(
             keepers = [
                 group.create_task(live.keep(authority.stopping)),
                 group.create_task(housekeeping.keep(settings, store, metrics, authority.stopping)),
+                group.create_task(authority.recheck.keep(authority.stopping)),
             ]
             try:
                 yield authority
@@ -132,6 +146,7 @@ async def opened(
                 authority.stopping.set()
                 for keeper in keepers:
                     keeper.cancel()
+                await providers.close()
         await store.write(lambda db: log.append(db, audit.ClusterStopped(), actor="authority"))
 
 

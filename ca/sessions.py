@@ -3,7 +3,8 @@ The path of one session authorization, and of its end. The numbered plan of ``au
 
 1. Proof: a person's signature over this very connection, made through this bastion, fresh (``ca/proof.py``).
 2. Once: the session identifier H is used up in the database; of many who bring it, one goes on.
-3. Person: the certificate is, to the last byte, one that we issued, and did not take back; the account is open.
+3. Person: the certificate is, to the last byte, one that we issued, and did not take back; the account is open; and
+   the identity provider, asked again when its last yes is old, still vouches for them (``ca/recheck.py``).
 4. Decide: roles and locks give some action on this node as this login (``ca/policy.py``), or the person hears why not.
 5. Store: session, target certificate and their events, in the transaction of steps 2 to 4.
 6. Live: from now on locks, roles and administrators reach it.
@@ -54,6 +55,8 @@ async def authorize(authority: Authority, bastion: Bastion, request: SessionRequ
     """Decide on one session; the plan is above."""
     # 1.
     proven = await _proven(authority, bastion, request)
+    # 3., the part that may have to ask somebody else; what came of it stands in the account.
+    await authority.recheck.fresh(proven.user)
     # 2. to 5.
     decided = await authority.store.write(lambda db: _decide(authority, db, bastion, request, proven))
     if decided is None:
@@ -117,6 +120,8 @@ def _decide(
         authority.metrics.alarm("certificate_not_in_log")
         why = "your certificate is not one that this cluster issued"
         return _denied(db, bastion, request, proven, "not_in_log", why, "bart login")
+    if account is not None and account.refused is not None:  # which also revoked the certificate: this says why
+        return _denied(db, bastion, request, proven, "identity_refused", account.refused, "bart login")
     if record.state != "issued" or record.user != proven.user:
         why = "your certificate was revoked"
         return _denied(db, bastion, request, proven, "certificate_revoked", why, "bart login")

@@ -1,47 +1,148 @@
 """
-The path of one password sign-in. The numbered plan:
+The path of one sign-in, whichever way somebody proves who they are. The numbered plan:
 
 1. Counted out: five failures of this person from this source in half an hour close the door between the two.
-2. The password, checked in the same time whether the person exists or not. A failure is counted and told in the log.
+2. The proof. A password, checked in the same time whether the person exists or not, and a code where one is needed
+   (``ca/second_factor.py``); a failure is counted and told in the log. Or a provider's word (``ca/identity/``), and
+   what the provider's file makes of it: who may come in at all, the name, roles and traits, taken anew each time.
 3. The account is open, and no lock keeps the person out.
-4. The key is one that we certify, and the person has it: a signature over our nonce, which is used up.
-5. The certificate: decide, store, sign (``ca/issue.py``). The token is stored with it and ends with it.
+4. What they get: a browser session, or a certificate for a key that we certify and that they have (a signature over our
+   nonce, which is used up): decide, store, sign (``ca/issue.py``). The token is stored with it and ends with it.
 """
 
 from __future__ import annotations
 
 import asyncio
-from datetime import timedelta
+from dataclasses import dataclass
+from datetime import datetime, timedelta
 from weakref import WeakValueDictionary
 
-from ca import audit, policy
+from ca import audit, policy, provider_file, second_factor
 from ca.app import Authority
 from ca.certificate import CA, DEFAULT_USER_LIFE, subject_key, user_plan
-from ca.errors import AccessDenied, InvalidInput, NotSignedIn
+from ca.errors import AccessDenied, BartizanError, InvalidInput, NotSignedIn
+from ca.identity.provider import Proven, Refused
 from ca.issue import ENROL_NAMESPACE, Stored, possession, use_nonce
-from ca.store import Db, logins, nodes, tokens, users
+from ca.provider_file import Person
+from ca.recheck import take_over
+from ca.store import Db, identities, logins, nodes, tokens, users
 from ca.store import audit as log
+from ca.store.identities import StoredIdentity
 from ca.store.users import Account
-from ca.wire import LoginAnswer, LoginRequest
+from ca.wire import ExchangeRequest, LoginAnswer, LoginRequest, ReachableNode
 from recordings.sshkey import PublicKey
 
 LONGEST_ASKED = 10 * 365 * 86_400
 PURPOSE = "login"
+WEB_LIFE = timedelta(hours=8)
 
 _turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 """One attempt at a time for each source: fifty at once must not be fifty guesses, nor fill the queue for others."""
 
 
+@dataclass(frozen=True, slots=True)
+class SignedIn:
+    """Somebody who has just proven who they are. ``recovery_codes``: new ones, to be shown this once."""
+
+    account: Account
+    method: str
+    """As the audit log names it: ``password``, ``password+code``, or the provider's name."""
+    recovery_codes: tuple[str, ...] = ()
+
+
 async def sign_in(authority: Authority, request: LoginRequest, *, source: str) -> LoginAnswer:
-    """Sign a person in; the plan is above."""
+    """Sign a person in with a password; the answer holds the certificate."""
+    signed_in = await with_password(authority, request.user, request.password, request.code, source=source)
+    answer = await certified(authority, signed_in, request, source=source)
+    return answer.model_copy(update={"recovery_codes": list(signed_in.recovery_codes)})
+
+
+async def with_password(authority: Authority, user: str, password: str, code: str | None, *, source: str) -> SignedIn:
+    """Steps 1 to 3 with a local account. Raises NotSignedIn and AccessDenied."""
     async with _turns.setdefault(source, asyncio.Lock()):
-        await _refuse_counted_out(authority, request.user, source)
-        account = await _checked(authority, request, source)
+        await _refuse_counted_out(authority, user, source)
+        account = await _checked(authority, user, password, source)
+        recovery_codes = await second_factor.check(authority, account, code, source=source)
+    await authority.store.write(lambda db: logins.succeeded(db, account.name, source))
+    return SignedIn(account, "password+code" if code else "password", recovery_codes)
+
+
+async def with_provider(authority: Authority, name: str, proven: Proven, *, source: str) -> SignedIn:
+    """Steps 2 and 3 with the provider called *name*, which vouches for *proven*. Raises Refused and AccessDenied.
+
+    The person is (issuer, subject). A name that somebody else has here is refused, never shared (CA-12, OIDC-12).
+    """
+    ready = await authority.providers.find(name)
     try:
-        return await _certified(authority, account, request, source)
+        person = provider_file.person(ready.file, proven.claims)
+        account, changed = await authority.store.write(lambda db: _vouched(authority, db, name, proven, person))
+    except AccessDenied as refused:
+        await _note_refusal(authority, name, proven.subject, refused, source)
+        raise
+    if changed:
+        await authority.live.reconsider()
+    return SignedIn(account, name)
+
+
+async def refused_by_provider(authority: Authority, name: str, refused: BartizanError, *, source: str) -> None:
+    """Write down that a sign-in with a provider came to nothing before anybody was proven."""
+    await _note_refusal(authority, name, None, refused, source)
+
+
+async def web_session(authority: Authority, signed_in: SignedIn, *, source: str, agent: str) -> tuple[str, datetime]:
+    """Step 4 for a browser: the text of a new token of the kind ``web``, and its end."""
+
+    def work(db: Db) -> tuple[str, datetime]:
+        account = _open_account(authority, db, signed_in.account.name)
+        data: dict[str, object] = {"method": signed_in.method, "source": source, "agent": agent[:200]}
+        made = tokens.make(db, "web", life=WEB_LIFE, user=account.name, data=data)
+        _welcome(db, account, signed_in.method, source)
+        return made
+
+    token = await authority.store.write(work)
+    authority.metrics.logins.labels("succeeded").inc()
+    return token
+
+
+async def certified(
+    authority: Authority, signed_in: SignedIn, request: LoginRequest | ExchangeRequest, *, source: str
+) -> LoginAnswer:
+    """Step 4 for a terminal: the certificate and the token that ends with it."""
+    issuer, name = authority.issuer, signed_in.account.name
+    try:
+        async with issuer.refusals(CA.USER, actor=f"user:{name}", user=name):
+            key, ttl = checked_key(request)
+            stored, token = await authority.store.write(
+                lambda db: _stored(authority, db, signed_in, key, ttl, request.nonce, source)
+            )
     except (InvalidInput, AccessDenied):
         authority.metrics.logins.labels("refused").inc()
         raise
+    (certificate,) = await issuer.sign([stored])
+    authority.metrics.logins.labels("succeeded").inc()
+    life = stored.plan.valid_before - authority.clock()
+    short = ttl is None and life < DEFAULT_USER_LIFE - timedelta(minutes=1)
+    account, reachable = await authority.store.read(lambda db: _reach(authority, db, name))
+    return LoginAnswer(
+        user=name,
+        roles=sorted(account.roles),
+        certificate=certificate.line(name),
+        expires=stored.plan.valid_before,
+        token=token,
+        cluster=authority.cluster_info(),
+        nodes=reachable,
+        note="your roles allow no longer life for this certificate" if short else None,
+    )
+
+
+def checked_key(request: LoginRequest | ExchangeRequest) -> tuple[PublicKey, timedelta | None]:
+    """The key that shall be certified and for how long, once possession is proven. The nonce is not used up yet."""
+    key = subject_key(request.public_key)
+    possession(key, request.nonce, request.possession, namespace=ENROL_NAMESPACE)
+    return key, _life(request.ttl_seconds)
+
+
+# --- passwords ------------------------------------------------------------------------------------------------
 
 
 async def _refuse_counted_out(authority: Authority, user: str, source: str) -> None:
@@ -56,75 +157,116 @@ async def _refuse_counted_out(authority: Authority, user: str, source: str) -> N
         )
 
 
-async def _checked(authority: Authority, request: LoginRequest, source: str) -> Account:
+async def _checked(authority: Authority, user: str, password: str, source: str) -> Account:
     # 2.
-    account = await authority.store.read(lambda db: users.find(db, request.user))
-    right = await authority.passwords.matches(None if account is None else account.password_hash, request.password)
+    account = await authority.store.read(lambda db: users.find(db, user))
+    right = await authority.passwords.matches(None if account is None else account.password_hash, password)
     # 3., told apart only to whoever knows the password
     if account is None or not right:
-        await _failed(authority, request.user, source)
+        await failed(authority, user, source, "login_failed")
         raise NotSignedIn("user or password is wrong", code="login_failed")
     if account.disabled:
         raise AccessDenied("this account is closed", hint="ask an administrator", code="user_disabled")
     return account
 
 
-async def _failed(authority: Authority, user: str, source: str) -> None:
+async def failed(authority: Authority, user: str, source: str, reason: str) -> None:
+    """Count one failure of *user* from *source*; the fifth closes the door between the two."""
     authority.metrics.logins.labels("failed").inc()
-
-    def count(db: Db) -> None:
-        found = logins.failed(db, user, source)
-        failed = audit.LoginFailed(user=user, source=source, reason="login_failed")
-        log.append(db, failed, actor="stranger")
-        if found.locked_until is not None:
-            until = audit.moment(found.locked_until)
-            log.append(db, audit.LoginLockedOut(user=user, source=source, until=until), actor="authority")
-
-    await authority.store.write(count)
+    await authority.store.write(lambda db: logins.note_failure(db, user, source, reason))
 
 
-async def _certified(authority: Authority, account: Account, request: LoginRequest, source: str) -> LoginAnswer:
-    issuer, identity = authority.issuer, account.identity
-    async with issuer.refusals(CA.USER, actor=f"user:{account.name}", user=account.name):
-        # 4.
-        key = subject_key(request.public_key)
-        possession(key, request.nonce, request.possession, namespace=ENROL_NAMESPACE)
-        ttl = _life(request.ttl_seconds)
-        # 5.
-        stored, token = await authority.store.write(
-            lambda db: _stored(authority, db, account, key, ttl, request.nonce, source)
+# --- providers ------------------------------------------------------------------------------------------------
+
+
+def _vouched(authority: Authority, db: Db, name: str, proven: Proven, person: Person) -> tuple[Account, bool]:
+    # 2.
+    identity = identities.find(db, proven.issuer, proven.subject)
+    new = identity is None
+    if identity is None:
+        identity = _newcomer(db, name, proven, person)
+    # 3., before anything is changed; what a provider once took back, its new yes gives again.
+    before = users.find(db, identity.user)
+    if before is None or before.disabled:
+        raise AccessDenied("this account is closed", hint="ask an administrator", code="user_disabled")
+    renewal = identity.renewal
+    if proven.renewal is not None:
+        renewal = authority.sealer.seal(identity.about, proven.renewal)
+    tie = StoredIdentity(identity.issuer, identity.subject, name, identity.user, None, identity.created, db.now)
+    changed = take_over(db, tie, person, renewal=renewal, actor=f"user:{identity.user}")
+    return _open_account(authority, db, identity.user), changed and not new
+
+
+def _newcomer(db: Db, name: str, proven: Proven, person: Person) -> StoredIdentity:
+    """Somebody who was never here: a new person, unless the name is somebody's."""
+    before = users.find(db, person.user)
+    free = before is None or (before.provider == name and identities.of_user(db, person.user) is None)
+    if not free:
+        raise Refused(
+            f"the name {person.user} belongs to another account here",
+            hint=f"an administrator can free it: bartizan users unlink {person.user}",
+            code="principal_conflict",
         )
-    (certificate,) = await issuer.sign([stored])
-    authority.metrics.logins.labels("succeeded").inc()
-    life = stored.plan.valid_before - authority.clock()
-    short = ttl is None and life < DEFAULT_USER_LIFE - timedelta(minutes=1)
-    return LoginAnswer(
-        user=account.name,
-        roles=sorted(identity.roles),
-        certificate=certificate.line(account.name),
-        expires=stored.plan.valid_before,
-        token=token,
-        cluster=authority.cluster_info(),
-        nodes=await authority.store.read(lambda db: authority.rights.reachable(db, identity)),
-        note="your roles allow no longer life for this certificate" if short else None,
+    if before is None:
+        users.add(db, Account(person.user, (), None, False, db.now, name))
+    identity = StoredIdentity(proven.issuer, proven.subject, name, person.user, None, db.now, db.now)
+    identities.add(db, identity)
+    log.append(
+        db,
+        audit.IdentityAdded(user=person.user, provider=name, issuer=proven.issuer, subject=proven.subject),
+        actor=f"user:{person.user}",
     )
+    return identity
+
+
+async def _note_refusal(
+    authority: Authority, name: str, subject: str | None, refused: BartizanError, source: str
+) -> None:
+    authority.metrics.logins.labels("refused").inc()
+    event = audit.LoginRefused(provider=name, source=source, reason=refused.code, detail=str(refused), subject=subject)
+    await authority.store.write(lambda db: log.append(db, event, actor="stranger"))
+
+
+# --- what they get --------------------------------------------------------------------------------------------
+
+
+def _open_account(authority: Authority, db: Db, name: str) -> Account:
+    """The account as it is now, if something is open to it (step 3)."""
+    account = users.find(db, name)
+    if account is None or account.disabled:
+        raise AccessDenied("this account is closed", hint="ask an administrator", code="user_disabled")
+    if account.refused is not None:
+        raise AccessDenied(account.refused, hint="sign in again", code="identity_refused")
+    lock = policy.barred(account.identity, locks=authority.rights.view(db).locks, now=db.now)
+    if lock is not None:
+        raise AccessDenied(f"access is locked by an administrator: {lock.reason}", code="locked")
+    return account
+
+
+def _welcome(db: Db, account: Account, method: str, source: str) -> None:
+    event = audit.LoginSucceeded(user=account.name, source=source, method=method)
+    log.append(db, event, actor=f"user:{account.name}")
 
 
 def _stored(
-    authority: Authority, db: Db, account: Account, key: PublicKey, ttl: timedelta | None, nonce: str, source: str
+    authority: Authority,
+    db: Db,
+    signed_in: SignedIn,
+    key: PublicKey,
+    ttl: timedelta | None,
+    nonce: str,
+    source: str,
 ) -> tuple[Stored, str]:
     use_nonce(db, PURPOSE, nonce)
-    view = authority.rights.view(db)
-    lock = policy.barred(account.identity, locks=view.locks, now=db.now)
-    if lock is not None:
-        raise AccessDenied(f"access is locked by an administrator: {lock.reason}", code="locked")
+    account = _open_account(authority, db, signed_in.account.name)
     authority.issuer.refuse_own_keys(db, key)
     if nodes.owner_of_key(db, key.fingerprint()) is not None:
         raise AccessDenied("this is a node's host key, not a person's", code="key_forbidden")
+    held = authority.rights.view(db).roles
     stored = authority.issuer.store(
         db,
         CA.USER,
-        lambda serial: user_plan(account.identity, view.roles, serial=serial, public_key=key, ttl=ttl, now=db.now),
+        lambda serial: user_plan(account.identity, held, serial=serial, public_key=key, ttl=ttl, now=db.now),
         actor=f"user:{account.name}",
         user=account.name,
     )
@@ -135,9 +277,14 @@ def _stored(
         user=account.name,
         data={"serial": stored.plan.serial},
     )
-    logins.succeeded(db, account.name, source)
-    log.append(db, audit.LoginSucceeded(user=account.name, source=source), actor=f"user:{account.name}")
+    _welcome(db, account, signed_in.method, source)
     return stored, token
+
+
+def _reach(authority: Authority, db: Db, name: str) -> tuple[Account, list[ReachableNode]]:
+    account = users.find(db, name)
+    assert account is not None  # nobody is ever deleted
+    return account, authority.rights.reachable(db, account.identity)
 
 
 def _life(seconds: int | None) -> timedelta | None:

@@ -75,14 +75,14 @@ async def _caller(request: Request, authority: Here) -> Caller:
         raise NotSignedIn("this needs a sign-in", hint="bart login")
     if request.scope.get(UNIX) and hmac.compare_digest(text.encode(), authority.admin_token.encode()):
         return Caller(actor=LOCAL, administrator=True)
-    return await authority.store.read(lambda db: _person(authority, db, text))
+    return await authority.store.read(lambda db: person(authority, db, text))
 
 
-def _person(authority: Authority, db: Db, text: str) -> Caller:
-    """The person behind a token, with the roles of now. A lock or a closed account ends it at once."""
-    token = tokens.find(db, "login", text)
+def person(authority: Authority, db: Db, text: str, *, kind: str = "login") -> Caller:
+    """The person behind a token of *kind*, with the roles of now. A lock or a closed account ends it at once."""
+    token = tokens.find(db, kind, text)
     account = None if token is None or token.user is None else users.find(db, token.user)
-    if token is None or account is None or account.disabled:
+    if token is None or account is None or account.shut:
         raise NotSignedIn("your sign-in is over", hint="bart login")
     view = authority.rights.view(db)
     lock = policy.barred(account.identity, locks=view.locks, now=db.now)

@@ -4,14 +4,39 @@ from __future__ import annotations
 
 from fastapi import APIRouter
 
-from ca import audit
+from ca import handover
 from ca.api.callers import Anyone, Here, Source
 from ca.sign_in import PURPOSE, sign_in
-from ca.store import Db, certificates, tokens
-from ca.store import audit as log
-from ca.wire import Challenge, LoginAnswer, LoginRequest, Me
+from ca.sign_out import sign_out
+from ca.store import Db, certificates, tokens, users
+from ca.wire import (
+    Challenge,
+    DevicePoll,
+    DeviceRequest,
+    DeviceStarted,
+    DeviceState,
+    ExchangeRequest,
+    LoginAnswer,
+    LoginMethod,
+    LoginMethods,
+    LoginRequest,
+    Me,
+    SignOut,
+)
 
 router = APIRouter(prefix="/v1", tags=["login"])
+
+
+@router.get("/login/methods")
+async def methods(authority: Here) -> LoginMethods:
+    """The ways to sign in here: each identity provider, and a password where somebody has one."""
+    found = [
+        LoginMethod(kind="provider", name=provider.name, title=provider.title)
+        for provider in await authority.providers.all()
+    ]
+    if not found or await authority.store.read(users.any_local):
+        found.append(LoginMethod(kind="password", name="password", title="Password"))
+    return LoginMethods(methods=found)
 
 
 @router.post("/login/challenge")
@@ -26,16 +51,30 @@ async def login(request: LoginRequest, authority: Here, source: Source) -> Login
     return await sign_in(authority, request, source=source)
 
 
+@router.post("/login/exchange")
+async def exchange(request: ExchangeRequest, authority: Here, source: Source) -> LoginAnswer:
+    """Turn a sign-in that was finished in a browser into a certificate."""
+    return await handover.exchange(authority, request, source=source)
+
+
+@router.post("/login/device")
+async def device(request: DeviceRequest, authority: Here, source: Source) -> DeviceStarted:
+    """Begin to sign in on a machine without a browser (RFC 8628 §3.1)."""
+    return await handover.device_ask(authority, request, source=source)
+
+
+@router.post("/login/device/poll")
+async def poll(request: DevicePoll, authority: Here) -> DeviceState:
+    """Whether somebody has approved it (RFC 8628 §3.4). Then ``/login/exchange`` gives the certificate."""
+    return await handover.device_poll(authority, request.grant)
+
+
 @router.post("/logout", status_code=204)
-async def logout(authority: Here, caller: Anyone) -> None:
-    """End the token. The certificate stays good until its end, or until an administrator revokes it."""
-
-    def work(db: Db) -> None:
-        if caller.token is not None and caller.identity is not None:
-            tokens.end(db, caller.token)
-            log.append(db, audit.LoginEnded(user=caller.identity.user), actor=caller.actor)
-
-    await authority.store.write(work)
+async def logout(authority: Here, caller: Anyone, how: SignOut | None = None) -> None:
+    """End the token; the certificate stays good until its end. Everywhere: every token and certificate ends now."""
+    if caller.identity is not None:
+        everywhere = how is not None and how.everywhere
+        await sign_out(authority, caller.identity.user, token=caller.token, everywhere=everywhere, actor=caller.actor)
 
 
 @router.get("/me")

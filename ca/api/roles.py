@@ -79,6 +79,9 @@ def _explanation(authority: Authority, db: Db, asked: ExplainRequest) -> Explana
     if account.disabled:
         lines.append(f"the account of {account.name} is closed")
         return Explanation(allowed=False, code="user_disabled", reason="the account is closed", lines=lines)
+    if account.refused is not None:
+        lines.append(f"{account.provider} no longer vouches for {account.name}: {account.refused}")
+        return Explanation(allowed=False, code="identity_refused", reason=account.refused, lines=lines)
     decision = policy.verdict(*question, roles=view.roles, locks=view.locks, now=db.now)
     if isinstance(decision, Allow):
         reason = f"allowed by role {decision.role}, grant {decision.grant}"

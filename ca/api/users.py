@@ -13,7 +13,8 @@ from ca.errors import Conflict, InvalidInput, NotFound
 from ca.model import USER
 from ca.policy import ADMIN
 from ca.roles import ROLE
-from ca.store import Db, logins, tokens, users
+from ca.sign_out import end_everything
+from ca.store import Db, identities, logins, tokens, users
 from ca.store import audit as log
 from ca.store.users import Account
 from ca.wire import AddedUser, NewPassword, NewUser, User, UserChange
@@ -59,6 +60,12 @@ async def change(name: str, change: UserChange, authority: Here, caller: Adminis
 
     def work(db: Db) -> User:
         before = find(db, name)
+        if before.provider is not None and change.roles is not None:
+            raise Conflict(
+                f"the roles of {name} come from the identity provider {before.provider}",
+                hint=f"change its file: bartizan idp show {before.provider}",
+                code="roles_from_provider",
+            )
         roles = before.roles if change.roles is None else tuple(dict.fromkeys(change.roles))
         disabled = before.disabled if change.disabled is None else change.disabled
         users.change(db, name, roles=roles, disabled=disabled)
@@ -80,7 +87,9 @@ async def set_password(name: str, new: NewPassword, authority: Here, caller: Adm
     password_hash = None if new.password is None else await authority.passwords.hashed(new.password)
 
     def work(db: Db) -> AddedUser:
-        find(db, name)
+        provider = find(db, name).provider
+        if provider is not None:
+            raise Conflict(f"{name} signs in with the identity provider {provider}, not with a password of ours")
         tokens.end_all_of(db, name)
         logins.forget(db, name)
         link = None
@@ -94,6 +103,25 @@ async def set_password(name: str, new: NewPassword, authority: Here, caller: Adm
     return await authority.store.write(work)
 
 
+@router.post("/{name}/unlinking", status_code=204)
+async def unlink(name: str, authority: Here, caller: Administrator) -> None:
+    """Cut the tie to an account at a provider. What was issued ends; the provider's next one of that name gets it."""
+
+    def work(db: Db) -> None:
+        account, identity = find(db, name), identities.of_user(db, name)
+        if identity is None:
+            raise Conflict(f"{name} is tied to no account at an identity provider")
+        end_everything(db, name, reason="the tie to the identity provider was cut", actor=caller.actor)
+        identities.remove(db, identity)
+        users.refuse(db, account.name, "the tie to the identity provider was cut")
+        event = audit.IdentityRemoved(
+            user=name, provider=identity.provider, issuer=identity.issuer, subject=identity.subject
+        )
+        log.append(db, event, actor=caller.actor)
+
+    await authority.change(work)
+
+
 def view(account: Account) -> User:
     return User(
         name=account.name,
@@ -101,6 +129,9 @@ def view(account: Account) -> User:
         disabled=account.disabled,
         has_password=account.password_hash is not None,
         created=account.created,
+        provider=account.provider,
+        traits={name: list(values) for name, values in account.traits.items()},
+        refused=account.refused,
     )
 
 

@@ -1,6 +1,6 @@
 """
-What every identity provider can do for us, whatever protocol it speaks: send somebody there, take in what comes back,
-ask again later. ``oidc.py`` and ``github.py`` are the two kinds; ``ca/provider_file.py`` says what is made of an answer.
+What every identity provider can do for us, whatever protocol it speaks: send somebody there, take in what comes
+back, ask again later. ``oidc.py`` and ``github.py`` are the two kinds; what is made of an answer is in its file.
 """
 
 from __future__ import annotations

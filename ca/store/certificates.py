@@ -101,6 +101,21 @@ def latest_of(db: Db, user: str) -> Record | None:
     return None if row is None else _record(row)
 
 
+def good_ones_of(db: Db, user: str) -> list[Record]:
+    """The person's user certificates that are issued and not over, newest first."""
+    rows = db.rows(
+        select(certificates)
+        .where(
+            certificates.c.ca == "user",
+            certificates.c.user == user,
+            certificates.c.state == "issued",
+            certificates.c.valid_before > db.now,
+        )
+        .order_by(certificates.c.serial.desc())
+    )
+    return [_record(row) for row in rows]
+
+
 def left_over(db: Db) -> list[Record]:
     """Rows that a crash left between storing and signing."""
     return [_record(row) for row in db.rows(select(certificates).where(certificates.c.state == "stored"))]

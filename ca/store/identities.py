@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import Row, delete, func, insert, select, update
+from sqlalchemy import ColumnElement, Row, and_, delete, func, insert, select, update
 
 from ca.store import Db
 from ca.tables import IdentityRow, table
@@ -74,31 +74,31 @@ def forget_renewal(db: Db, identity: StoredIdentity) -> None:
 
 
 def remove(db: Db, identity: StoredIdentity) -> None:
-    db.run(delete(identities).where(*_this(identity)))
+    db.run(delete(identities).where(_this(identity)))
 
 
 def count(db: Db) -> dict[str, int]:
     """How many people each provider vouches for."""
-    rows = db.rows(select(identities.c.provider, func.count()).group_by(identities.c.provider))
-    return {row[0]: int(row[1]) for row in rows}
+    rows = db.rows(select(identities.c.provider, func.count().label("people")).group_by(identities.c.provider))
+    return {row.provider: int(row.people) for row in rows}
 
 
 def silent_since(db: Db) -> dict[str, datetime]:
     """Providers that could not be asked, and since when."""
     rows = db.rows(
-        select(identities.c.provider, func.min(identities.c.unreachable_since))
+        select(identities.c.provider, func.min(identities.c.unreachable_since).label("since"))
         .where(identities.c.unreachable_since.is_not(None))
         .group_by(identities.c.provider)
     )
-    return {row[0]: row[1] for row in rows}
+    return {row.provider: row.since for row in rows}
 
 
 def _change(db: Db, identity: StoredIdentity, **values: object) -> None:
-    db.run(update(identities).where(*_this(identity)).values(**values))
+    db.run(update(identities).where(_this(identity)).values(**values))
 
 
-def _this(identity: StoredIdentity) -> tuple[object, object]:
-    return identities.c.issuer == identity.issuer, identities.c.subject == identity.subject
+def _this(identity: StoredIdentity) -> ColumnElement[bool]:
+    return and_(identities.c.issuer == identity.issuer, identities.c.subject == identity.subject)
 
 
 def _stored(row: Row[tuple[object, ...]]) -> StoredIdentity:

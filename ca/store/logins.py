@@ -7,7 +7,9 @@ from datetime import datetime, timedelta
 
 from sqlalchemy import delete, insert, select, update
 
+from ca import audit
 from ca.store import Db
+from ca.store import audit as log
 from ca.tables import LoginFailureRow, table
 
 failures = table(LoginFailureRow)
@@ -57,6 +59,15 @@ def failed(db: Db, user: str, source: str) -> Failures:
         )
     )
     return Failures(count, row.total + 1, until)
+
+
+def note_failure(db: Db, user: str, source: str, reason: str) -> None:
+    """Count one failure, and write into the audit log that it was one, and when it closes the door."""
+    found = failed(db, user, source)
+    log.append(db, audit.LoginFailed(user=user, source=source, reason=reason), actor="stranger")
+    if found.locked_until is not None:
+        until = audit.moment(found.locked_until)
+        log.append(db, audit.LoginLockedOut(user=user, source=source, until=until), actor="authority")
 
 
 def succeeded(db: Db, user: str, source: str) -> None:

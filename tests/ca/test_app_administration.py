@@ -27,7 +27,7 @@ async def home(tmp_path: Path) -> AsyncIterator[House]:
 OPEN = {
     "/healthz", "/readyz", "/metrics", "/v1/cluster", "/v1/tls-root", "/v1/login/challenge", "/v1/login", "/v1/join",
     "/v1/join/challenge", "/v1/join/renewal", "/v1/ca/{name}", "/v1/bastions/enrolment", "/invitation/{link}",
-    "/static/bartizan.css",
+    "/v1/login/methods", "/v1/login/device", "/v1/login/device/poll", "/v1/login/exchange", "/static/bartizan.css",
     "/static/bartizan.svg",
 }  # fmt: skip
 """Routes for strangers. Everything else wants to know who asks."""
