@@ -17,6 +17,7 @@ from ca.errors import InvalidInput
 from ca.model import LABEL
 
 PREFIX = "BARTIZAN_"
+FILE = "bartizan.toml"
 KEYS = frozenset(
     {"web", "public_web", "public_ssh", "cluster", "recordings", "recordings_keep_days", "disk_warning_percent"}
 )
@@ -119,14 +120,7 @@ class Settings:
 
 def load(data: Path, flags: Mapping[str, object], environ: Mapping[str, str], *, passphrase: bytes | None) -> Settings:
     """Settings from ``DATA/bartizan.toml``, then the environment, then flags: the later one wins."""
-    values: dict[str, object] = {}
-    file = data / "bartizan.toml"
-    if file.exists():
-        values |= _from_file(file)
-    for name, value in environ.items():
-        if name.startswith(PREFIX) and name.removeprefix(PREFIX).lower() in KEYS:
-            values[name.removeprefix(PREFIX).lower()] = value
-    values |= {name: value for name, value in flags.items() if value is not None}
+    values = written(data, environ) | {name: value for name, value in flags.items() if value is not None}
     for name in ("web", "public_ssh"):
         if name not in values:
             raise InvalidInput(f"{name}: not set", hint=f"give --{name.replace('_', '-')} HOST:PORT")
@@ -145,9 +139,21 @@ def load(data: Path, flags: Mapping[str, object], environ: Mapping[str, str], *,
     )
 
 
+def written(data: Path, environ: Mapping[str, str]) -> dict[str, object]:
+    """What ``DATA/bartizan.toml`` says, and over it the environment. A relative folder counts from *data*."""
+    values = _from_file(data / FILE)
+    for name, value in environ.items():
+        if name.startswith(PREFIX) and name.removeprefix(PREFIX).lower() in KEYS:
+            values[name.removeprefix(PREFIX).lower()] = value
+    recordings = _text(values, "recordings")
+    return values if recordings is None else values | {"recordings": str(data / recordings)}
+
+
 def _from_file(file: Path) -> dict[str, object]:
     try:
         values = tomllib.loads(file.read_text())
+    except (FileNotFoundError, NotADirectoryError):
+        return {}
     except (ValueError, OSError) as error:
         raise InvalidInput(f"{file}: {error}") from error
     unknown = sorted(set(values) - KEYS)

@@ -18,14 +18,14 @@ import sys
 import time
 from asyncio.subprocess import DEVNULL, PIPE, Process
 from collections import deque
-from collections.abc import AsyncIterator, Coroutine, Iterator, Sequence
+from collections.abc import AsyncIterator, Coroutine, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import click
 
-from ca import wire
+from ca import settings, wire
 from ca.errors import BartizanError, Conflict, InvalidInput, Unavailable
 from cli import output
 from cli.client import Authority, pin_of
@@ -38,6 +38,7 @@ ROOM = Path(__file__).resolve().parent.parent
 
 BASTION = "local"
 """The bastion of this machine."""
+WEB = "127.0.0.1:8443"
 LISTEN_HINTS = {
     errno.EADDRINUSE: "stop what listens there, or choose another port",
     errno.EACCES: "choose a port of 1024 or more, or give the right to bind lower ones (CAP_NET_BIND_SERVICE)",
@@ -169,9 +170,32 @@ class Program:
         await self.process.wait()
 
 
+@dataclass(frozen=True, slots=True)
+class _Told:
+    """What bartizan.toml and the environment say. The authority reads the same; this is what it must hear from us."""
+
+    values: Mapping[str, object]
+
+    def text(self, name: str) -> str | None:
+        value = self.values.get(name)
+        if value is not None and not isinstance(value, str):
+            raise InvalidInput(f"{name}: expected text")
+        return value
+
+    def address(self, name: str, *, default_port: int | None = None) -> str | None:
+        text = self.text(name)
+        if text is None:
+            return None
+        return str(settings.Address.parse(text, field_name=name, default_port=default_port))
+
+    def folder(self, name: str) -> Path | None:
+        text = self.text(name)
+        return None if text is None else Path(text)
+
+
 @click.command()
 @click.option("--data", type=FOLDER, help="The folder that holds everything.")
-@click.option("--web", type=ADDRESS, default="127.0.0.1:8443", show_default=True, help="Where HTTPS is bound.")
+@click.option("--web", type=ADDRESS, help=f"Where HTTPS is bound. Default: {WEB}.")
 @click.option("--ssh", type=ADDRESS, default="127.0.0.1:2222", show_default=True, help="Where the bastion is bound.")
 @click.option(
     "--workers", type=click.IntRange(1, 64), default=lambda: min(4, os.cpu_count() or 1), help="Bastion processes."
@@ -189,7 +213,7 @@ class Program:
 def up(
     way: WayIn,
     data: Path | None,
-    web: str,
+    web: str | None,
     ssh: str,
     workers: int,
     cluster: str | None,
@@ -202,21 +226,26 @@ def up(
     passphrase_fd: int | None,
     ready_file: Path | None,
 ) -> None:
-    """Run an authority and a bastion here, until SIGTERM or Ctrl-C."""
+    """Run an authority and a bastion here, until SIGTERM or Ctrl-C.
+
+    What no option says is taken from bartizan.toml in the data folder.
+    """
     if passphrase_file and passphrase_fd:
         raise click.UsageError("--passphrase-file and --passphrase-fd exclude each other")
     secret = ["--passphrase-file", str(passphrase_file.absolute())] if passphrase_file else []
     if passphrase_fd:
         secret = ["--passphrase-fd", str(passphrase_fd)]
+    folder = (data or way.data or SYSTEM_DATA).absolute()
+    told = _Told(settings.written(folder, os.environ))
     plan = Plan(
-        data=(data or way.data or SYSTEM_DATA).absolute(),
-        web=web,
+        data=folder,
+        web=web or told.address("web") or WEB,
         ssh=ssh,
         workers=workers,
         cluster=cluster,
-        public_web=public_web,
-        public_ssh=public_ssh,
-        recordings=recordings.absolute() if recordings else None,
+        public_web=public_web or told.text("public_web"),
+        public_ssh=public_ssh or told.address("public_ssh", default_port=22),
+        recordings=recordings.absolute() if recordings else told.folder("recordings"),
         keep_days=recordings_keep_days,
         balancers=balancers,
         passphrase=secret,
@@ -392,7 +421,11 @@ def _check(plan: Plan) -> None:
         (plan.web, plan.public_web, "--public-web"),
     ):
         if split_address(bound)[0] in ("0.0.0.0", "::") and public is None:
-            raise InvalidInput(f"{bound} is every address and names none", hint=f"add {option} HOST:PORT")
+            key = option.removeprefix("--").replace("-", "_")
+            raise InvalidInput(
+                f"{bound} is every address and names none",
+                hint=f'add {option} HOST:PORT, or {key} = "HOST:PORT" in {plan.data / settings.FILE}',
+            )
         _check_free(bound)
 
 

@@ -42,6 +42,13 @@ def test_what_is_not_understood_in_the_file_is_an_error(tmp_path: Path, text: st
         loaded(tmp_path)
 
 
+def test_a_relative_folder_in_the_file_counts_from_the_data_folder(tmp_path: Path) -> None:
+    (tmp_path / "bartizan.toml").write_text('recordings = "elsewhere"\n')
+    assert loaded(tmp_path).recordings == tmp_path / "elsewhere"
+    (tmp_path / "bartizan.toml").write_text('recordings = "/srv/recordings"\n')
+    assert loaded(tmp_path).recordings == Path("/srv/recordings")
+
+
 def test_a_missing_address_is_asked_for(tmp_path: Path) -> None:
     with pytest.raises(InvalidInput, match="web: not set"):
         load(tmp_path, {}, {}, passphrase=None)

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+import re
+import shlex
 import signal
 import socket
 import subprocess
+import textwrap
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +17,8 @@ import pytest
 from click.testing import CliRunner
 
 from cli.bartizan import bartizan
+from cli.parameters import split_address
+from cli.up import up as up_command
 from tests.product import BIN, Product, environment, start_product
 from tests.sshd import free_port
 
@@ -92,7 +97,27 @@ def test_a_port_in_use_is_said_before_anything_starts(tmp_path: Path, door: str)
 def test_every_address_needs_a_public_name(tmp_path: Path) -> None:
     result = up(tmp_path, "--ssh", "0.0.0.0:2222")
     assert result.returncode == 1
-    assert result.stderr.endswith("names none\nhint: add --public-ssh HOST:PORT\n")
+    hint = f'add --public-ssh HOST:PORT, or public_ssh = "HOST:PORT" in {tmp_path}/data/bartizan.toml'
+    assert result.stderr.endswith(f"names none\nhint: {hint}\n")
+
+
+def test_the_file_in_the_data_folder_counts_and_an_option_beats_it(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir(mode=0o700)
+    (tmp_path / "data" / "bartizan.toml").write_text(
+        'web = "192.0.2.1:8443"\npublic_web = "web.example"\npublic_ssh = "ssh.example:2222"\n'
+        'recordings = "kept"\ncluster = "from-file"\n'
+    )
+    assert "error: cannot listen on 192.0.2.1:8443" in up(tmp_path, "--ssh", f"127.0.0.1:{free_port()}").stderr
+    product = start_product(tmp_path, "--cluster", "from-flag")
+    try:
+        assert "authority https://web.example:443   bastion ssh.example:2222" in product.log
+        assert f"whoever can read {tmp_path}/data/kept can" in product.log
+        lines = children(product.process.pid).values()
+        assert all(f"--recordings {tmp_path}/data/kept " in f"{line} " for line in lines)
+        assert any("--cluster from-flag" in line for line in lines)
+    finally:
+        product.process.terminate()
+        product.process.wait(timeout=30)
 
 
 def test_two_doors_need_two_addresses(tmp_path: Path) -> None:
@@ -100,6 +125,52 @@ def test_two_doors_need_two_addresses(tmp_path: Path) -> None:
     assert result.stderr == (
         "bartizan: error: --web and --ssh cannot both be 127.0.0.1:1080\nhint: give each a port of its own\n"
     )
+
+
+HOUSE = Path(__file__).parents[2]
+UNIT = HOUSE / "packaging" / "bartizan.service"
+HOW_TO = HOUSE / "docs" / "how-to" / "run-under-systemd.md"
+
+
+def started_words(text: str) -> list[str]:
+    """The words of the last ExecStart, as systemd takes them; %d is its folder of credentials."""
+    found = re.findall(r"^ *ExecStart=((?:.*\\\n)*.+)", text, flags=re.MULTILINE)
+    return shlex.split(found[-1].replace("\\\n", " ").replace("%d", "/run/credentials/bartizan.service"))
+
+
+@pytest.mark.parametrize("file", [UNIT, HOW_TO], ids=lambda path: path.name)
+def test_what_systemd_starts_is_a_command_line_of_ours(file: Path) -> None:
+    program, command, *options = started_words(file.read_text())
+    assert (program, command) == ("/opt/bartizan/.venv/bin/bartizan", "up")
+    given = up_command.make_context("up", options).params
+    assert given["data"] == Path("/var/lib/bartizan")
+    assert given["passphrase_file"] == Path("/run/credentials/bartizan.service/passphrase")
+    assert split_address(given["web"])[0] == split_address(given["ssh"])[0] == "0.0.0.0"
+
+
+def test_the_unit_starts_with_the_settings_of_its_how_to_and_not_without(tmp_path: Path) -> None:
+    """Word by word; only the folders and ports are this test's own."""
+    told = re.search(r"<<'END'\n(.+?) *END\n", HOW_TO.read_text(), flags=re.DOTALL)
+    assert told
+    (tmp_path / "passphrase").write_text("a passphrase for the keys\n")
+    own = {
+        "/var/lib/bartizan": str(tmp_path / "data"),
+        "/run/credentials/bartizan.service/passphrase": str(tmp_path / "passphrase"),
+    }
+    options = [own.get(word, word) for word in started_words(UNIT.read_text())[2:]]
+    bare = up(tmp_path, *options)
+    assert bare.returncode == 1
+    assert f'or public_ssh = "HOST:PORT" in {tmp_path}/data/bartizan.toml' in bare.stderr
+
+    (tmp_path / "data").mkdir(mode=0o700, exist_ok=True)
+    (tmp_path / "data" / "bartizan.toml").write_text(textwrap.dedent(told[1]))
+    free = {"0.0.0.0:8443": f"127.0.0.1:{free_port()}", "0.0.0.0:2222": f"127.0.0.1:{free_port()}"}
+    doors = dict(zip(("web", "ssh"), free.values(), strict=True))
+    rest = [word for word in options if word not in ("--web", "--ssh", *free)]
+    product = start_product(tmp_path, *rest, **doors)
+    product.process.terminate()
+    assert product.process.wait(timeout=30) == 0
+    assert "authority https://bartizan.example:8443   bastion bartizan.example:2222" in product.log
 
 
 def test_an_address_of_another_machine_is_refused_in_one_line(tmp_path: Path) -> None:
