@@ -35,6 +35,7 @@ from ca.api.door import PEER, UNIX
 from ca.app import Authority, opened
 from ca.errors import BartizanError, Conflict, InvalidInput
 from ca.settings import Settings
+from ca.web_certificate import WebCertificate
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Receive, Scope, Send
@@ -130,8 +131,9 @@ async def serve(settings: Settings, *, ready: Callable[[], None] = lambda: None)
     async with opened(settings, clock=lambda: datetime.now(UTC)) as authority:
         app = create_app(authority)
         with _web_socket(settings) as web, _unix_socket(settings.socket) as unix:
+            context = tls_context(authority)
             servers = [
-                _server(app, tls_context=tls_context(authority)),
+                _server(app, tls_context=context),
                 _server(_through_socket(app)),
             ]
             loop = asyncio.get_running_loop()
@@ -140,6 +142,7 @@ async def serve(settings: Settings, *, ready: Callable[[], None] = lambda: None)
             async with asyncio.TaskGroup() as group:
                 group.create_task(servers[0].serve(sockets=[web]))
                 group.create_task(servers[1].serve(sockets=[unix]))
+                group.create_task(_keep_certificate(authority, context))
                 for server in servers:
                     await server.opened.wait()
                 log.info("authority ready", web=settings.web_url, socket=str(settings.socket), pin=authority.root.pin)
@@ -148,14 +151,35 @@ async def serve(settings: Settings, *, ready: Callable[[], None] = lambda: None)
 
 
 def tls_context(authority: Authority) -> ssl.SSLContext:
-    """TLS 1.2 and up with our certificate; a client certificate must be a bastion's, or absent."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    """TLS 1.2 and up with our certificate, and the operator's own under the public name if there is one.
+
+    A client certificate must be a bastion's, or absent.
+    """
+
+    def blank() -> ssl.SSLContext:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        context.verify_mode = ssl.CERT_OPTIONAL
+        context.load_verify_locations(cadata=authority.bastion_root.pem)
+        context.set_alpn_protocols(["http/1.1"])
+        return context
+
+    context, settings = blank(), authority.settings
     authority.load_web_certificate(context)
-    context.verify_mode = ssl.CERT_OPTIONAL
-    context.load_verify_locations(cadata=authority.bastion_root.pem)
-    context.set_alpn_protocols(["http/1.1"])
+    if settings.web_certificate is not None and settings.web_key is not None:
+        own = WebCertificate(settings.web_address.host, settings.web_certificate, settings.web_key, blank=blank)
+        context.sni_callback = own.choose
     return context
+
+
+async def _keep_certificate(authority: Authority, context: ssl.SSLContext) -> None:
+    """A new web certificate long before the present one ends, for an authority that is never restarted."""
+    while not authority.stopping.is_set():
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout((tls.WEB_LIFE / 3).total_seconds()):
+                await authority.stopping.wait()
+                return
+        authority.load_web_certificate(context)
 
 
 @contextlib.contextmanager
@@ -265,6 +289,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--public-ssh", help="HOST:PORT where people's ssh finds the bastion")
     parser.add_argument("--cluster", help="the cluster's name")
     parser.add_argument("--recordings", help="the folder of recordings")
+    parser.add_argument("--web-certificate", type=Path, help="the operator's own certificate chain, a PEM file")
+    parser.add_argument("--web-key", type=Path, help="its private key, a PEM file")
     parser.add_argument("--recordings-keep-days", type=int, help="delete recordings after this many days")
     secret = parser.add_mutually_exclusive_group()
     secret.add_argument("--passphrase-file", type=Path, help="a credential file with the passphrase of the keys")
@@ -277,7 +303,16 @@ def _settings(options: argparse.Namespace) -> Settings:
     data.mkdir(mode=0o700, parents=True, exist_ok=True)
     flags = {
         name: getattr(options, name)
-        for name in ("web", "public_web", "public_ssh", "cluster", "recordings", "recordings_keep_days")
+        for name in (
+            "web",
+            "public_web",
+            "public_ssh",
+            "cluster",
+            "recordings",
+            "recordings_keep_days",
+            "web_certificate",
+            "web_key",
+        )
     }
     return settings_.load(data, flags, os.environ, passphrase=_passphrase(options))
 

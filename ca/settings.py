@@ -19,7 +19,17 @@ from ca.model import LABEL
 PREFIX = "BARTIZAN_"
 FILE = "bartizan.toml"
 KEYS = frozenset(
-    {"web", "public_web", "public_ssh", "cluster", "recordings", "recordings_keep_days", "disk_warning_percent"}
+    {
+        "web",
+        "public_web",
+        "public_ssh",
+        "cluster",
+        "recordings",
+        "recordings_keep_days",
+        "disk_warning_percent",
+        "web_certificate",
+        "web_key",
+    }
 )
 
 
@@ -73,6 +83,10 @@ class Settings:
     """Recordings older than this are deleted. None keeps them for ever."""
     disk_warning_percent: int = 85
     """From this fill on, the log and /metrics warn about the recordings' disk."""
+    web_certificate: Path | None = None
+    """A PEM file with the operator's own certificate chain, shown under the name of ``public_web``."""
+    web_key: Path | None = None
+    """The PEM file with its private key, not sealed. Both files are read again when they change."""
     passphrase: bytes | None = field(default=None, repr=False)
     """Opens the sealed keys; without it the key file in the data folder does."""
 
@@ -83,6 +97,13 @@ class Settings:
             raise InvalidInput("recordings_keep_days: expected a whole number of days, at least 1")
         if not 1 <= self.disk_warning_percent <= 100:
             raise InvalidInput("disk_warning_percent: expected 1 to 100")
+        if (self.web_certificate is None) != (self.web_key is None):
+            raise InvalidInput("web_certificate and web_key: expected both, or neither")
+        if self.web_certificate is not None and self.web_address.is_ip:
+            raise InvalidInput(
+                "web_certificate: it is shown under a host name, and the public address is a number",
+                hint="give --public-web NAME[:PORT]",
+            )
 
     @property
     def recordings_folder(self) -> Path:
@@ -124,7 +145,6 @@ def load(data: Path, flags: Mapping[str, object], environ: Mapping[str, str], *,
     for name in ("web", "public_ssh"):
         if name not in values:
             raise InvalidInput(f"{name}: not set", hint=f"give --{name.replace('_', '-')} HOST:PORT")
-    recordings = _text(values, "recordings")
     public_web = _text(values, "public_web")
     return Settings(
         data=data,
@@ -132,9 +152,11 @@ def load(data: Path, flags: Mapping[str, object], environ: Mapping[str, str], *,
         public_ssh=Address.parse(_text(values, "public_ssh") or "", field_name="public_ssh", default_port=22),
         public_web=None if public_web is None else Address.parse(public_web, field_name="public_web", default_port=443),
         cluster=_text(values, "cluster") or "bartizan",
-        recordings=None if recordings is None else Path(recordings),
+        recordings=_path(values, "recordings"),
         recordings_keep_days=_number(values, "recordings_keep_days"),
         disk_warning_percent=_number(values, "disk_warning_percent") or 85,
+        web_certificate=_path(values, "web_certificate"),
+        web_key=_path(values, "web_key"),
         passphrase=passphrase,
     )
 
@@ -167,6 +189,11 @@ def _text(values: Mapping[str, object], name: str) -> str | None:
     if value is None or isinstance(value, str):
         return value
     raise InvalidInput(f"{name}: expected text")
+
+
+def _path(values: Mapping[str, object], name: str) -> Path | None:
+    value = values.get(name)
+    return value if isinstance(value, Path) else None if (text := _text(values, name)) is None else Path(text)
 
 
 def _number(values: Mapping[str, object], name: str) -> int | None:

@@ -66,6 +66,8 @@ class Plan:
     public_ssh: str | None = None
     recordings: Path | None = None
     keep_days: int | None = None
+    web_certificate: Path | None = None
+    web_key: Path | None = None
     balancers: Sequence[str] = ()
     passphrase: Sequence[str] = ()
     inherited: tuple[int, ...] = ()
@@ -93,6 +95,8 @@ class Plan:
             "--public-ssh": self.public_ssh or self.ssh,
             "--recordings": self.recordings_folder,
             "--recordings-keep-days": self.keep_days,
+            "--web-certificate": self.web_certificate,
+            "--web-key": self.web_key,
         }
         return python("ca.serve", **options) + list(self.passphrase)
 
@@ -203,6 +207,12 @@ class _Told:
 @click.option("--cluster", help="The cluster's name: people type `ssh -J NAME`. Default: bartizan.")
 @click.option("--public-web", help="HOST[:PORT] where people find the web door, if not as bound.")
 @click.option("--public-ssh", type=ADDRESS, help="HOST:PORT where people find the bastion, if not as bound.")
+@click.option(
+    "--web-certificate",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="A certificate chain (PEM) that browsers believe, for the name in --public-web.",
+)
+@click.option("--web-key", type=click.Path(path_type=Path, dir_okay=False), help="Its private key (PEM).")
 @click.option("--recordings", type=click.Path(path_type=Path, file_okay=False), help="Default: recordings in --data.")
 @click.option("--recordings-keep-days", type=click.IntRange(min=1), help="Delete recordings after so many days.")
 @click.option("--balancer", "balancers", type=NETWORK, multiple=True, help="A network; its PROXY headers are believed.")
@@ -219,6 +229,8 @@ def up(
     cluster: str | None,
     public_web: str | None,
     public_ssh: str | None,
+    web_certificate: Path | None,
+    web_key: Path | None,
     recordings: Path | None,
     recordings_keep_days: int | None,
     balancers: tuple[str, ...],
@@ -247,6 +259,8 @@ def up(
         public_ssh=public_ssh or told.address("public_ssh", default_port=22),
         recordings=recordings.absolute() if recordings else told.folder("recordings"),
         keep_days=recordings_keep_days,
+        web_certificate=web_certificate.absolute() if web_certificate else None,
+        web_key=web_key.absolute() if web_key else None,
         balancers=balancers,
         passphrase=secret,
         inherited=(passphrase_fd,) if passphrase_fd else (),
