@@ -15,7 +15,6 @@ from typing import TypeVar
 
 import yaml
 
-from ca.errors import InvalidInput
 from ca.grants import TEMPLATE
 from ca.model import (
     BUILT_ACTIONS,
@@ -34,6 +33,7 @@ from ca.model import (
 )
 from ca.policy import ADMIN, decide
 from ca.strictyaml import (
+    FileError,
     Problem,
     Refused,
     boolean,
@@ -61,19 +61,10 @@ LABEL_KEY = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_./-]{0,61}[A-Za-z0-9_])?\Z")
 """The key of a node's label."""
 
 
-class RolesError(InvalidInput):
+class RolesError(FileError):
     """The file cannot be taken. The message is the first of ``problems``, with file and line."""
 
-    def __init__(self, file: str, problems: Iterable[Problem]) -> None:
-        self.file = file
-        self.problems = tuple(sorted(problems, key=lambda problem: problem.line))
-        first, *rest = self.lines()
-        also = f"also {'; '.join(rest[:3])}" + (f"; and {len(rest) - 3} more" if len(rest) > 3 else "")
-        super().__init__(first, hint=also if rest else None, code="roles_invalid")
-
-    def lines(self) -> list[str]:
-        """Every problem as a compiler would print it: ``roles.yaml:12: …``."""
-        return [f"{self.file}:{problem.line}: {problem.text}" for problem in self.problems]
+    file_code = "roles_invalid"
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,8 +12,11 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import ClassVar
 
 import yaml
+
+from ca.errors import InvalidInput
 
 MOST_CHARACTERS = 1_000_000
 MOST_DEPTH = 16
@@ -39,6 +42,23 @@ class Refused(Exception):
     def __init__(self, at: yaml.Node | int, text: str) -> None:
         super().__init__(text)
         self.problem = Problem(at if isinstance(at, int) else line(at), text)
+
+
+class FileError(InvalidInput):
+    """A file cannot be taken. The message is the first of ``problems``, with file and line; the hint has the next."""
+
+    file_code: ClassVar[str]
+
+    def __init__(self, file: str, problems: Iterable[Problem]) -> None:
+        self.file = file
+        self.problems = tuple(sorted(problems, key=lambda problem: problem.line))
+        first, *rest = self.lines()
+        also = f"also {'; '.join(rest[:3])}" + (f"; and {len(rest) - 3} more" if len(rest) > 3 else "")
+        super().__init__(first, hint=also if rest else None, code=self.file_code)
+
+    def lines(self) -> list[str]:
+        """Every problem as a compiler would print it: ``roles.yaml:12: …``."""
+        return [f"{self.file}:{problem.line}: {problem.text}" for problem in self.problems]
 
 
 def compose(text: str) -> yaml.Node:
