@@ -79,20 +79,6 @@ class Recheck:
                 self._metrics.alarm("recheck_failed")
                 logger.error("identity providers cannot be asked again", error=str(error))
 
-    async def abandon(self, provider: str, *, reason: str) -> int:
-        """Nobody of *provider* is vouched for any more: it was removed. How many people that ends."""
-
-        def work(db: Db) -> int:
-            people = [identities.of_user(db, account.name) for account in users.of_provider(db, provider)]
-            ties = [tie for tie in people if tie is not None]
-            for tie in ties:
-                _refuse(db, tie, reason)
-            return len(ties)
-
-        count = await self._store.write(work)
-        await self._live.reconsider()
-        return count
-
     async def _ask(self, identity: StoredIdentity, renewal: str, now: datetime) -> None:
         try:
             ready = await self._providers.find(identity.provider)
@@ -165,6 +151,15 @@ def take_over(db: Db, identity: StoredIdentity, person: Person, *, renewal: str 
         )
         log.append(db, event, actor=actor)
     return not (same_roles and same_traits and account.refused is None)
+
+
+def abandon(db: Db, provider: str, *, reason: str) -> int:
+    """Nobody of *provider* is vouched for any more: it is removed. How many people that ends."""
+    people = [identities.of_user(db, account.name) for account in users.of_provider(db, provider)]
+    ties = [tie for tie in people if tie is not None]
+    for tie in ties:
+        _refuse(db, tie, reason)
+    return len(ties)
 
 
 def _refuse(db: Db, identity: StoredIdentity, reason: str) -> None:

@@ -172,6 +172,18 @@ class Authority(AbstractContextManager["Authority"]):
     def apply_roles(self, file: wire.RolesFile) -> wire.RolesApplied:
         return self._call("PUT", "/v1/roles", wire.RolesApplied, file)
 
+    def apply_provider(self, file: wire.ProviderFile) -> wire.ProviderApplied:
+        return self._call("PUT", "/v1/idp", wire.ProviderApplied, file)
+
+    def providers(self) -> list[wire.ProviderView]:
+        return self._list("/v1/idp", list[wire.ProviderView])
+
+    def remove_provider(self, name: str) -> None:
+        self._send("DELETE", f"/v1/idp/{quote(name, safe='')}")
+
+    def test_provider(self, name: str, trial: wire.ProviderTrial) -> wire.ProviderTested:
+        return self._call("POST", f"/v1/idp/{quote(name, safe='')}/trial", wire.ProviderTested, trial)
+
     def explain(self, request: wire.ExplainRequest) -> wire.Explanation:
         return self._call("POST", "/v1/access/explain", wire.Explanation, request)
 

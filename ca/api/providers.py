@@ -1,0 +1,203 @@
+"""
+HTTP for identity providers: apply a provider's file, list, try out, remove. For administrators.
+
+The client secret comes beside the file and is sealed before it is stored; no answer and no event holds it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from datetime import datetime
+
+from fastapi import APIRouter
+
+from ca import audit
+from ca.api.callers import Administrator, Caller, Here
+from ca.app import Authority
+from ca.errors import BartizanError, Conflict, InvalidInput, NotFound
+from ca.identity.provider import Probe
+from ca.identity.registry import Ready
+from ca.provider import GITHUB
+from ca.provider_file import Person, Provider, parse, person
+from ca.recheck import abandon
+from ca.store import Db, identities, providers
+from ca.store import audit as log
+from ca.store.providers import StoredProvider
+from ca.wire import (
+    ProviderApplied,
+    ProviderFile,
+    ProviderTested,
+    ProviderTrial,
+    ProviderView,
+    TrialPerson,
+    TrialStep,
+)
+
+router = APIRouter(prefix="/v1/idp", tags=["identity providers"])
+
+
+@router.put("")
+async def apply(file: ProviderFile, authority: Here, caller: Administrator) -> ProviderApplied:
+    """Put a provider's file in force, under the name that it holds. The stored secret stays unless a new one comes."""
+    provider = parse(file.text, file.file)
+    _check_secret(file.secret)
+
+    def work(db: Db) -> ProviderApplied:
+        before = providers.find(db, provider.name)
+        _refuse_another_issuer(db, provider, before, file)
+        has_secret = file.secret is not None or (before is not None and before.secret is not None)
+        if provider.kind == GITHUB and not has_secret:
+            raise InvalidInput("GitHub wants a client secret", hint="--secret-file FILE", code="secret_missing")
+        if not file.dry_run:
+            _store(authority, db, provider, file, caller)
+        return ProviderApplied(
+            name=provider.name,
+            created=before is None,
+            callback_url=callback_url(authority, provider.name),
+            notes=[*provider.notes, *([] if has_secret else [_NO_SECRET])],
+        )
+
+    return await authority.store.write(work)
+
+
+@router.get("")
+async def listing(authority: Here, caller: Administrator) -> list[ProviderView]:
+    """All providers by name, each with its file as it was written; never a secret."""
+
+    def work(db: Db) -> list[ProviderView]:
+        people, silent = identities.count(db), identities.silent_since(db)
+        return [_view(authority, stored, people, silent) for stored in providers.every(db)]
+
+    return await authority.store.read(work)
+
+
+@router.delete("/{name}", status_code=204)
+async def remove(name: str, authority: Here, caller: Administrator) -> None:
+    """Take a provider out. Whoever signed in with it is signed out: tokens, certificates and live sessions end.
+
+    Who they are stays known by issuer and subject, so that nobody else takes their names.
+    """
+
+    def work(db: Db) -> None:
+        if not providers.remove(db, name):
+            raise NotFound(f"there is no identity provider {name[:64]!a}", hint="bartizan idp list")
+        people = abandon(db, name, reason=f"the identity provider {name} was removed here")
+        log.append(db, audit.ProviderRemoved(provider=name, users=people), actor=caller.actor)
+
+    await authority.change(work)
+
+
+@router.post("/{name}/trial")
+async def trial(name: str, trial: ProviderTrial, authority: Here, caller: Administrator) -> ProviderTested:
+    """Try a provider out; with a pasted token, say whom it would sign in and by which lines. Signs nobody in."""
+    ready, now = await authority.providers.find(name), authority.clock()
+    steps = [_step(probe) for probe in await ready.client.probe(now=now)]
+    found = None if trial.token is None else await _read(ready, trial.token, steps, now)
+    ok = all(step.ok is not False for step in steps)
+    tested = audit.ProviderTested(provider=name, ok=ok)
+    await authority.store.write(lambda db: log.append(db, tested, actor=caller.actor))
+    return ProviderTested(ok=ok, steps=steps, person=None if found is None else _shown(found))
+
+
+def callback_url(authority: Authority, name: str) -> str:
+    """Where the provider sends people back to: one address for each provider, so that none answers for another."""
+    return f"{authority.settings.web_url}/sign-in/callback/{name}"
+
+
+# --- applying -------------------------------------------------------------------------------------------------
+
+_NO_SECRET = "there is no client secret: the provider must know this client as a public one"
+
+
+def _check_secret(secret: str | None) -> None:
+    if secret is not None and not (secret.isascii() and secret.isprintable()):
+        raise InvalidInput("secret: expected printable ASCII (RFC 6749, appendix A.2)")
+
+
+def _refuse_another_issuer(db: Db, provider: Provider, before: StoredProvider | None, file: ProviderFile) -> None:
+    """People are known by issuer and subject: under another issuer they would be nobody, or somebody else."""
+    if before is None:
+        return
+    was = parse(before.text)
+    if (was.kind, was.issuer) == (provider.kind, provider.issuer):
+        return
+    if people := identities.count(db).get(provider.name, 0):
+        raise Conflict(
+            f"{provider.name} is {was.issuer}, and {people} signed in with it: another issuer is another provider",
+            hint=f"give the new one a name of its own, or first: bartizan idp remove {provider.name}",
+            code="issuer_changed",
+        )
+    if before.secret is not None and file.secret is None:
+        raise InvalidInput(
+            f"the stored secret is that of {was.issuer}, and does not go to another issuer",
+            hint="--secret-file FILE",
+            code="secret_missing",
+        )
+
+
+def _store(authority: Authority, db: Db, provider: Provider, file: ProviderFile, caller: Caller) -> None:
+    sealed = None if file.secret is None else authority.sealer.seal(f"client:{provider.name}", file.secret)
+    stored = providers.apply(db, provider.name, file.text, secret=sealed, by=caller.actor)
+    event = audit.ProviderApplied(
+        provider=provider.name,
+        issuer=provider.issuer,
+        revision=stored.revision,
+        sha256=hashlib.sha256(file.text.encode()).hexdigest(),
+        new_secret=sealed is not None,
+    )
+    log.append(db, event, actor=caller.actor)
+
+
+def _view(
+    authority: Authority, stored: StoredProvider, people: Mapping[str, int], silent: Mapping[str, datetime]
+) -> ProviderView:
+    provider = parse(stored.text)
+    return ProviderView(
+        name=stored.name,
+        title=provider.title,
+        kind=provider.kind,
+        issuer=provider.issuer,
+        client=provider.client,
+        callback_url=callback_url(authority, stored.name),
+        has_secret=stored.secret is not None,
+        users=people.get(stored.name, 0),
+        unreachable_since=silent.get(stored.name),
+        revision=stored.revision,
+        applied=stored.applied,
+        applied_by=stored.applied_by,
+        text=stored.text,
+    )
+
+
+# --- trying out -----------------------------------------------------------------------------------------------
+
+
+async def _read(ready: Ready, token: str, steps: list[TrialStep], now: datetime) -> Person | None:
+    """Whom the token would sign in; what was looked at is added to *steps*."""
+    try:
+        proven = await ready.client.read_token(token, now=now)
+    except BartizanError as error:
+        steps.append(TrialStep(what="token", ok=False, detail=f"{error} ({error.code})"))
+        return None
+    steps.append(TrialStep(what="token", ok=True, detail=f"proves {proven.subject!a} of {proven.issuer}"))
+    try:
+        found = person(ready.file, proven.claims)
+    except BartizanError as error:
+        steps.append(TrialStep(what="person", ok=False, detail=f"{error} ({error.code})"))
+        return None
+    steps.append(TrialStep(what="person", ok=True, detail=f"would sign in as {found.user}"))
+    return found
+
+
+def _step(probe: Probe) -> TrialStep:
+    return TrialStep(what=probe.what, ok=probe.ok, detail=probe.detail)
+
+
+def _shown(found: Person) -> TrialPerson:
+    return TrialPerson(
+        user=found.user,
+        roles=sorted(found.roles),
+        traits={trait: list(values) for trait, values in found.traits.items()},
+        lines=list(found.lines),
+    )
