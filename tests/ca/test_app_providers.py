@@ -1,0 +1,239 @@
+"""The routes of identity providers: what is stored, what is told, and what a removal ends."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ca import sign_in
+from ca.identity import registry
+from ca.identity.provider import Attempt, Probe, Proven, Refused
+from ca.provider_file import parse
+from tests.ca.house import House, house
+
+FILE = """\
+name: corp
+title: Example Corp
+kind: oidc
+issuer: https://id.example.com
+client: bartizan
+user: preferred_username
+allow: "*"
+roles:
+  - {when: {groups: sre}, roles: [developer]}
+"""
+SECRET = "canary-of-the-client"
+
+
+@dataclass
+class StandIn:
+    """A provider that vouches for what the test says, and keeps a diary of the secrets it was opened with."""
+
+    claims: dict[str, object] = field(default_factory=lambda: {"preferred_username": "alice", "groups": ["sre"]})
+    probes: list[Probe] = field(default_factory=lambda: [Probe("discovery", True, "found")])
+    refusal: Refused | None = None
+    secrets: list[str | None] = field(default_factory=list)
+
+    async def address(self, attempt: Attempt) -> str:
+        raise NotImplementedError
+
+    async def prove(self, attempt: Attempt, answer: Mapping[str, str], *, now: datetime) -> Proven:
+        raise NotImplementedError
+
+    async def ask_again(self, renewal: str, *, subject: str, now: datetime) -> Proven:
+        raise NotImplementedError
+
+    async def probe(self, *, now: datetime) -> list[Probe]:
+        return self.probes
+
+    async def read_token(self, token: str, *, now: datetime) -> Proven:
+        if self.refusal is not None:
+            raise self.refusal
+        return Proven("https://id.example.com", "sub-1", self.claims, None)
+
+    async def close(self) -> None:
+        pass
+
+
+@pytest.fixture
+async def home(tmp_path: Path) -> AsyncIterator[House]:
+    async with house(tmp_path) as made:
+        await made.roles()
+        yield made
+
+
+@pytest.fixture
+def stand_in(monkeypatch: pytest.MonkeyPatch) -> StandIn:
+    there = StandIn()
+
+    def opened(text: str, secret: str | None) -> tuple[object, StandIn]:
+        there.secrets.append(secret)
+        return parse(text), there
+
+    monkeypatch.setattr(registry, "opened", opened)
+    return there
+
+
+async def apply(home: House, text: str = FILE, **more: object) -> dict[str, Any]:
+    answer = await home.operator.put("/v1/idp", json={"text": text, **more})
+    answer.raise_for_status()
+    found: dict[str, Any] = answer.json()
+    return found
+
+
+async def sign_in_alice(home: House) -> None:
+    claims = {"preferred_username": "alice", "groups": ["sre"]}
+    proven = Proven("https://id.example.com", "sub-1", claims, "refresh")
+    await sign_in.with_provider(home.authority, "corp", proven, source="192.0.2.7")
+
+
+async def test_a_provider_is_applied_and_shown_without_its_secret(home: House) -> None:
+    applied = await apply(home, secret=SECRET)
+    callback = "https://127.0.0.1:8443/sign-in/callback/corp"
+    assert applied == {"name": "corp", "created": True, "callback_url": callback, "notes": []}
+    [shown] = (await home.operator.get("/v1/idp")).json()
+    assert (shown["title"], shown["kind"], shown["issuer"]) == ("Example Corp", "oidc", "https://id.example.com")
+    assert (shown["has_secret"], shown["users"], shown["revision"], shown["text"]) == (True, 0, 1, FILE)
+    assert shown["applied_by"] == "local"
+    [event] = await home.events("provider.applied")
+    assert SECRET not in str(event) + str(shown) + str(applied)
+    for file in home.authority.settings.data.glob("bartizan.db*"):
+        assert SECRET.encode() not in file.read_bytes()
+
+
+async def test_a_later_file_keeps_the_secret_until_a_new_one_comes(home: House, stand_in: StandIn) -> None:
+    await apply(home, secret=SECRET)
+    assert (await apply(home, FILE + "# changed\n"))["created"] is False
+    await home.authority.providers.find("corp")
+    await apply(home, secret="another")
+    await home.authority.providers.find("corp")
+    assert stand_in.secrets == [SECRET, "another"]
+
+
+async def test_what_a_person_should_know_is_noted(home: House) -> None:
+    notes = (await apply(home, FILE.partition("roles:")[0]))["notes"]
+    assert notes == [
+        "idp.yaml:1: without an entry under roles nobody who signs in holds a role",
+        "there is no client secret: the provider must know this client as a public one",
+    ]
+
+
+async def test_a_dry_run_changes_nothing(home: House) -> None:
+    assert (await apply(home, secret=SECRET, dry_run=True))["created"] is True
+    assert (await home.operator.get("/v1/idp")).json() == []
+    assert await home.events("provider.applied") == []
+
+
+@pytest.mark.parametrize(
+    ("body", "code", "told"),
+    [
+        ({"text": "name: Corp\n", "file": "c.yaml"}, "provider_invalid", "c.yaml:1: "),
+        ({"text": FILE, "secret": "two\nlines"}, "invalid_input", "secret: expected printable ASCII"),
+        ({"text": FILE, "secret": ""}, "invalid_input", "secret: "),
+        (
+            {"text": "name: gh\nkind: github\nclient: x\nallow: [{orgs: [example]}]\n"},
+            "secret_missing",
+            "GitHub wants a client secret",
+        ),
+    ],
+)
+async def test_what_is_not_taken_is_told(home: House, body: dict[str, str], code: str, told: str) -> None:
+    answer = await home.operator.put("/v1/idp", json=body)
+    assert (answer.status_code, answer.json()["error"]) == (400, code)
+    assert answer.json()["message"].startswith(told)
+
+
+async def test_an_issuer_is_not_swapped_under_people_who_signed_in(home: House, stand_in: StandIn) -> None:
+    """OIDC-12"""
+    await apply(home, secret=SECRET)
+    await sign_in_alice(home)
+    other = FILE.replace("https://id.example.com", "https://other.example.com")
+    answer = await home.operator.put("/v1/idp", json={"text": other, "secret": "new"})
+    assert (answer.status_code, answer.json()["error"]) == (409, "issuer_changed")
+    assert "bartizan idp remove corp" in answer.json()["hint"]
+
+
+async def test_a_stored_secret_does_not_go_to_another_issuer(home: House) -> None:
+    await apply(home, secret=SECRET)
+    other = FILE.replace("https://id.example.com", "https://other.example.com")
+    answer = await home.operator.put("/v1/idp", json={"text": other})
+    assert (answer.status_code, answer.json()["error"]) == (400, "secret_missing")
+    assert (await apply(home, other, secret="new"))["created"] is False
+
+
+async def test_a_removal_ends_what_it_gave_and_keeps_the_names(home: House, stand_in: StandIn) -> None:
+    """OIDC-12: after it, nobody else takes a name, whichever provider says so."""
+    await apply(home, secret=SECRET)
+    await sign_in_alice(home)
+    assert (await home.operator.get("/v1/idp")).json()[0]["users"] == 1
+    assert (await home.operator.delete("/v1/idp/corp")).status_code == 204
+    assert (await home.operator.get("/v1/idp")).json() == []
+    [alice] = (await home.operator.get("/v1/users")).json()
+    assert alice["refused"] == "the identity provider corp was removed here"
+    [removed] = await home.events("provider.removed")
+    assert (removed.fields["provider"], removed.fields["users"]) == ("corp", 1)
+    assert len(await home.events("identity.refused")) == 1
+    assert (await home.operator.delete("/v1/idp/corp")).status_code == 404
+    other = FILE.replace("https://id.example.com", "https://other.example.com")
+    await apply(home, other, secret="new")
+    stranger = Proven("https://other.example.com", "sub-1", {"preferred_username": "alice"}, None)
+    with pytest.raises(Refused) as refused:
+        await sign_in.with_provider(home.authority, "corp", stranger, source="192.0.2.7")
+    assert refused.value.code == "principal_conflict"
+
+
+async def trial(home: House, **body: str) -> dict[str, Any]:
+    found: dict[str, Any] = (await home.operator.post("/v1/idp/corp/trial", json=body)).raise_for_status().json()
+    return found
+
+
+async def test_a_trial_says_whom_a_token_gives_by_which_line(home: House, stand_in: StandIn) -> None:
+    await apply(home, secret=SECRET)
+    without = await trial(home)
+    assert without == {
+        "ok": True,
+        "steps": [{"what": "discovery", "ok": True, "detail": "found"}],
+        "person": None,
+    }
+    tested = await trial(home, token="canary-token")
+    assert [step["what"] for step in tested["steps"]] == ["discovery", "token", "person"]
+    assert tested["person"] == {
+        "user": "alice",
+        "roles": ["developer"],
+        "traits": {},
+        "lines": [
+            "idp.yaml:7: everybody: may sign in",
+            "idp.yaml:6: preferred_username is alice: user alice",
+            "idp.yaml:9: groups has sre: roles developer",
+        ],
+    }
+    assert (await home.operator.get("/v1/users")).json() == [], "a trial signs nobody in"
+    events = await home.events("provider.tested")
+    assert len(events) == 2
+    assert "canary-token" not in str(events)
+
+
+async def test_a_trial_that_fails_says_where(home: House, stand_in: StandIn) -> None:
+    await apply(home, secret=SECRET)
+    stand_in.claims = {"preferred_username": "root"}
+    tested = await trial(home, token="x")
+    assert (tested["ok"], tested["person"]) == (False, None)
+    assert tested["steps"][-1]["what"] == "person"
+    assert tested["steps"][-1]["detail"].endswith("(privileged_principal)")
+    stand_in.refusal = Refused("the signature does not verify", code="token_signature")
+    assert (await trial(home, token="x"))["steps"][-1] == {
+        "what": "token",
+        "ok": False,
+        "detail": "the signature does not verify (token_signature)",
+    }
+    stand_in.probes = [Probe("discovery", False, "it does not answer"), Probe("keys", None, "no address")]
+    assert (await trial(home))["ok"] is False
+
+
+async def test_a_trial_of_nothing_is_not_found(home: House) -> None:
+    assert (await home.operator.post("/v1/idp/corp/trial", json={})).status_code == 404
