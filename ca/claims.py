@@ -15,7 +15,7 @@ from ca.certificate import ROOT_LIKE
 from ca.grants import matches, privileged
 from ca.identity.provider import Refused
 from ca.model import USER
-from ca.provider import EMAIL, Everybody, Person, Provider, When
+from ca.provider import EMAIL, EMAIL_VERIFIED, Everybody, Person, Provider, When
 from ca.strictyaml import shown
 
 MOST_VALUES = 100
@@ -39,7 +39,7 @@ def person(provider: Provider, claims: Mapping[str, object]) -> Person:
     4. The roles of every entry that fits, and the traits.
     """
     # 1.
-    if provider.uses_email and EMAIL in claims and claims.get("email_verified") is not True:
+    if provider.uses_email and EMAIL in claims and claims.get(EMAIL_VERIFIED) is not True:
         raise Refused(
             f"{provider.title} does not say that your e-mail address is verified",
             hint="verify the address there; an administrator finds what else to do in the how-to of the provider",

@@ -33,7 +33,7 @@ OPEN_TO_ALL = frozenset(
 RESERVED_NAMES = frozenset({"password", "local"})
 """What the audit log calls a way in that is no provider."""
 
-EMAIL = "email"
+EMAIL, EMAIL_VERIFIED = "email", "email_verified"
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +140,13 @@ class Provider:
     @property
     def uses_email(self) -> bool:
         """Whether anything hangs on the e-mail address, so that it must be a verified one (OIDC-11)."""
-        return any(claim == EMAIL or claim.startswith(f"{EMAIL}.") for claim in self._claims())
+        return EMAIL in self.claims_used
+
+    @property
+    def claims_used(self) -> frozenset[str]:
+        """The claims that the file reads, by their outermost names. With an address goes whether it is verified."""
+        found = {claim if "://" in claim else claim.partition(".")[0] for claim in self._claims()}
+        return frozenset(found | ({EMAIL_VERIFIED} if EMAIL in found else set()))
 
     def _claims(self) -> Iterator[str]:
         yield self.user.claim

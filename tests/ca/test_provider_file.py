@@ -87,6 +87,18 @@ def test_a_file_that_gives_no_role_says_so():
     assert parse(DESIGNED).notes == ()
 
 
+def test_which_claims_a_file_reads_is_known_beforehand():
+    """So that no more is asked for than is needed."""
+    file = oidc(
+        user="{claim: email, domain: corp.com}",
+        allow="[{realm_access.roles: [ssh], acr: gold}]",
+        traits="{team: https://example.com/team}",
+    )
+    wanted = {"email", "email_verified", "realm_access", "acr", "https://example.com/team"}
+    assert parse(file).claims_used == wanted
+    assert parse(ON_GITHUB).claims_used == {"login", "orgs", "teams"}
+
+
 def test_every_problem_is_told_with_its_line():
     with pytest.raises(ProviderError) as caught:
         parse("name: Corp\nkind: oidc\nclient: x\nusr: sub\nuser: sub\nallow: []\nissuer: http://id.example.com\n")
