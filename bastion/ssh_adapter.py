@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 from collections import OrderedDict
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Collection, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, cast
 
@@ -98,17 +98,6 @@ SIGNATURES = (
     "ssh-ed25519", "sk-ssh-ed25519@openssh.com", "ecdsa-sha2-nistp256", "ecdsa-sha2-nistp384", "ecdsa-sha2-nistp521",
     "sk-ecdsa-sha2-nistp256@openssh.com", "rsa-sha2-512", "rsa-sha2-256",
 )  # fmt: skip
-HOST_KEY_CERTIFICATES = tuple(
-    f"{name}-cert-v01@openssh.com".encode()
-    for name in (
-        "ssh-ed25519",
-        "ecdsa-sha2-nistp256",
-        "ecdsa-sha2-nistp384",
-        "ecdsa-sha2-nistp521",
-        "rsa-sha2-512",
-        "rsa-sha2-256",
-    )
-)
 HOST_KEYS = (
     b"ssh-ed25519",
     b"ecdsa-sha2-nistp256",
@@ -117,6 +106,8 @@ HOST_KEYS = (
     b"rsa-sha2-512",
     b"rsa-sha2-256",
 )
+"""Names of signature algorithms; the last two are both for keys of type ssh-rsa (RFC 8332)."""
+CERTIFIED = b"-cert-v01@openssh.com"
 HOSTBOUND = b"publickey-hostbound-v00@openssh.com"
 MAX_TRIES = 6
 LOGIN_GRACE_SECONDS = 30
@@ -656,6 +647,17 @@ class Answer:
         return self.number >= 0
 
 
+def host_key_algorithms(registered: Collection[str], *, pinned: bool) -> list[bytes]:
+    """What to ask a node's sshd for, the first that it has counts: certificates of the *registered* key types, or such
+    keys themselves where they are pinned. What may never be believed comes last, so that it is shown and can be named.
+    """
+    ours = [name for name in HOST_KEYS if ("ssh-rsa" if name.startswith(b"rsa-") else name.decode()) in registered]
+    keys = ours + [name for name in HOST_KEYS if name not in ours]
+    if pinned:
+        return keys
+    return [name + CERTIFIED for name in keys] + keys
+
+
 class NodeConnection(_Relayed, asyncssh.SSHClientConnection):
     """Our SSH connection into a node. The host key is judged by *check*, never by asyncssh."""
 
@@ -667,20 +669,20 @@ class NodeConnection(_Relayed, asyncssh.SSHClientConnection):
         options: asyncssh.SSHClientConnectionOptions,
         *,
         check: Callable[[bytes], bytes],
-        pinned: bool,
+        algorithms: Sequence[bytes],
         blocked: Callable[[bool], None],
     ) -> None:
         self._signed_in: asyncio.Future[None] = loop.create_future()
         super().__init__(loop, options)
         self._check = check
-        self._pinned = pinned
+        self._algorithms = algorithms
         self._blocked = blocked
         self._answers: dict[int, Callable[[Answer], None]] = {}
         self.on_lost: Callable[[], None] = lambda: None
         self.refusal: Exception | None = None
 
     def _connection_made(self) -> None:
-        self._server_host_key_algs = list(HOST_KEYS if self._pinned else HOST_KEY_CERTIFICATES)
+        self._server_host_key_algs = list(self._algorithms)
 
     def validate_server_host_key(self, key_data: bytes) -> SSHKey:
         try:

@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 import asyncssh
 from asyncssh.public_key import SSHKey
 
-from bastion.ssh_adapter import NodeConnection, client_options
+from bastion.ssh_adapter import NodeConnection, client_options, host_key_algorithms
 from ca import sshcert, wire
 from ca.errors import Unavailable
 from recordings.sshkey import KeyFormatError, PublicKey
@@ -56,15 +56,15 @@ def _quick_ack(sock: socket.socket | None) -> None:
 
 def host_key_check(allowed: wire.SessionAllowed, trust: wire.TrustAnchors) -> Callable[[bytes], bytes]:
     """A judge of the key that the node shows; gives the bare key's blob or raises HostKeyRefused."""
-    registered = {PublicKey.from_line(line).blob: PublicKey.from_line(line) for line in allowed.host_keys}
+    registered = {key.blob: key for key in map(PublicKey.from_line, allowed.host_keys)}
     expected = ", ".join(sorted(key.fingerprint() for key in registered.values())) or "none"
     host_ca = [PublicKey.from_line(line) for line in trust.host_ca]
 
     def check(shown: bytes) -> bytes:
+        key, certified = _shown_key(shown)
+        reason = ""
         try:
-            if allowed.pinned:
-                key = PublicKey.parse(shown)
-            else:
+            if not allowed.pinned:
                 key = sshcert.verify(
                     shown,
                     trusted=host_ca,
@@ -72,21 +72,46 @@ def host_key_check(allowed: wire.SessionAllowed, trust: wire.TrustAnchors) -> Ca
                     now=datetime.now(UTC),
                     principal=allowed.node_id,
                 ).public_key
-        except (sshcert.CertificateError, KeyFormatError) as error:
-            raise HostKeyRefused(
-                f"host key of {allowed.node} not verified: {error}",
-                hint=f"an administrator runs: bartizan nodes certify {allowed.node} KEY.pub",
-                shown=f"SHA256:{base64.b64encode(hashlib.sha256(shown).digest()).decode().rstrip('=')}",
-            ) from None
-        if key.blob not in registered:
-            raise HostKeyRefused(
-                f"host key of {allowed.node} not verified: it shows {key.fingerprint()}, registered is {expected}",
-                hint="if the node was reinstalled, an administrator certifies its new key: bartizan nodes certify",
-                shown=key.fingerprint(),
-            )
-        return key.blob
+        except sshcert.CertificateError as error:
+            reason = f"{error}; " if certified else "it shows no certificate; "
+        known = key is not None and key.blob in registered
+        if key is not None and known and not reason:
+            return key.blob
+        fingerprint = key.fingerprint() if key else _hash(shown)
+        raise HostKeyRefused(
+            f"host key of {allowed.node} not verified: {reason}its key is {fingerprint}, registered is {expected}",
+            hint=_next_step(allowed, known=known),
+            shown=fingerprint,
+        )
 
     return check
+
+
+def _shown_key(shown: bytes) -> tuple[PublicKey | None, bool]:
+    """The key in *shown*, None when it cannot be read, and whether there is a certificate round it."""
+    try:
+        return PublicKey.parse(shown), False
+    except KeyFormatError:
+        pass
+    try:
+        return sshcert.parse(shown).public_key, True
+    except sshcert.CertificateError:
+        return None, True
+
+
+def _next_step(allowed: wire.SessionAllowed, *, known: bool) -> str:
+    """What helps: a *known* key lacks its certificate only; another one must first be vouched for."""
+    if known:
+        return (
+            f"an administrator certifies it anew (bartizan nodes certify {allowed.node} KEY.pub)"
+            f" and compares its sshd_config with: bartizan nodes sshd-config {allowed.node}"
+        )
+    again = f"bartizan nodes certify {allowed.node} KEY.pub"
+    return f"if the node was reinstalled, an administrator compares the fingerprint on it and runs: {again}"
+
+
+def _hash(blob: bytes) -> str:
+    return f"SHA256:{base64.b64encode(hashlib.sha256(blob).digest()).decode().rstrip('=')}"
 
 
 async def enter(
@@ -102,10 +127,12 @@ async def enter(
     options = await client_options(allowed.node, int(port), allowed.login, key, allowed.target_certificate)
     loop = asyncio.get_running_loop()
     check = host_key_check(allowed, trust)
+    registered = {PublicKey.from_line(line).algorithm for line in allowed.host_keys}
+    algorithms = host_key_algorithms(registered, pinned=allowed.pinned)
     try:
         async with asyncio.timeout(CONNECT_SECONDS):
             _, node = await loop.create_connection(
-                lambda: _Node(loop, options, check=check, pinned=allowed.pinned, blocked=blocked), host, int(port)
+                lambda: _Node(loop, options, check=check, algorithms=algorithms, blocked=blocked), host, int(port)
             )
     except TimeoutError:
         raise Unavailable(f"{allowed.node} does not answer at {allowed.address}", hint="is the host up?") from None

@@ -7,6 +7,7 @@ import base64
 import os
 import secrets
 import socket
+import subprocess
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -362,7 +363,10 @@ FORGED: dict[str, dict[str, object]] = {
     "name but not id": {"principals": ["web1"]},
     "other CA": {"signer": Signer()},
     "expired": {"valid_after": 1_000_000, "valid_before": 1_100_000},
+    "critical option": {"critical_options": {"force-command": "id"}},
+    "user certificate": {"kind": sshcert.CertKind.USER},
     "plain key": {},
+    "plain key of a stranger": {},
     "not registered": {},
 }
 
@@ -375,8 +379,9 @@ async def test_a_node_that_shows_another_key_gets_no_credential(
     key = tmp_path / "key"
     key_pair(key)
     public = PublicKey.from_line((tmp_path / "key.pub").read_text())
-    certificate = None if case == "plain key" else host_certificate(node, key, **FORGED[case])
-    registered = public if case != "not registered" else PublicKey.of(Ed25519PrivateKey.generate().public_key())
+    certificate = None if "plain key" in case else host_certificate(node, key, **FORGED[case])
+    stranger = case in ("not registered", "plain key of a stranger")
+    registered = PublicKey.of(Ed25519PrivateKey.generate().public_key()) if stranger else public
     post.authority.host_keys["web1"] = [registered.line()]
     with running_sshd(
         tmp_path / "sshd",
@@ -388,15 +393,16 @@ async def test_a_node_that_shows_another_key_gets_no_credential(
         post.authority.nodes["web1"] = forger.address
         done = await post.run("ssh", WEB1, "id")
         assert (done.returncode, done.stdout) == (255, b"")
-        assert b"host key of web1 not verified" in done.stderr or b"handshake" in done.stderr, done.stderr
-        if case == "not registered":
-            assert public.fingerprint().encode() in done.stderr
-            assert registered.fingerprint().encode() in done.stderr
+        assert b"host key of web1 not verified: " in done.stderr, done.stderr
+        assert (b"it shows no certificate" in done.stderr) is ("plain key" in case)
+        assert f"its key is {public.fingerprint()}, registered is {registered.fingerprint()}".encode() in done.stderr
+        assert b"bartizan nodes certify web1 KEY.pub" in done.stderr
         await post.settled()
-        assert "Accepted" not in forger.log.read_text()
-        assert "Postponed" not in forger.log.read_text()
-    failures = [event for event in post.events() if event.code in ("upstream.hostkey_failed", "upstream.failed")]
-    assert len(failures) == 1
+        assert f"{LOGIN} " not in forger.log.read_text(), "nobody asked to sign in"
+    (failure,) = [event for event in post.events() if event.code.startswith("upstream.")]
+    assert failure.code == "upstream.hostkey_failed"
+    assert failure.fields["shown"] == public.fingerprint()
+    assert failure.fields["expected"] == [registered.fingerprint()]
 
 
 async def test_a_pinned_key_is_that_very_key(post: Rig, node: Node, tmp_path: Path) -> None:
@@ -415,6 +421,30 @@ async def test_a_pinned_key_is_that_very_key(post: Rig, node: Node, tmp_path: Pa
         done = await post.run("ssh", WEB1, "echo ok")
         assert done.returncode == 255
         assert b"not verified" in done.stderr
+
+
+@pytest.mark.parametrize("kind", ["ecdsa", "rsa"])
+async def test_the_registered_key_is_asked_for_whatever_else_the_node_has(
+    post: Rig, node: Node, tmp_path: Path, kind: str
+) -> None:
+    """A stock host has keys of several types; only the registered one counts, pinned or certified."""
+    key_pair(tmp_path / "unknown")
+    size = {"ecdsa": "256", "rsa": "3072"}[kind]
+    subprocess.run(["ssh-keygen", "-qt", kind, "-b", size, "-N", "", "-f", tmp_path / "known"], check=True, timeout=30)
+    post.authority.host_keys["web1"] = []
+    certificate = certified(tmp_path, post.authority, "web1", tmp_path / "known")
+    with running_sshd(
+        tmp_path / "sshd",
+        target_ca=node.authority.target.public.line(),
+        principals=[f"{LOGIN}@n-web1"],
+        host_key=tmp_path / "unknown",
+        host_certificate=certificate,
+        lines=[f"HostKey {tmp_path}/known"],
+    ) as sshd:
+        post.authority.nodes["web1"] = sshd.address
+        for post.authority.pinned in (True, False):
+            done = await post.run("ssh", WEB1, "echo ok")
+            assert done.stdout == b"ok\n", done.stderr
 
 
 async def test_a_node_that_does_not_believe_us_is_named_with_the_command_that_helps(
