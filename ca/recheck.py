@@ -73,11 +73,15 @@ class Recheck:
                     await stopping.wait()
                     return
             try:
-                for user in await self._store.read(_at_work):
-                    await self.fresh(user, older_than=DUE)
+                await self.look()
             except BartizanError as error:
                 self._metrics.alarm("recheck_failed")
                 logger.error("identity providers cannot be asked again", error=str(error))
+
+    async def look(self) -> None:
+        """One look at everybody who has a live session."""
+        for user in await self._store.read(_at_work):
+            await self.fresh(user, older_than=DUE)
 
     async def _ask(self, identity: StoredIdentity, renewal: str, now: datetime) -> None:
         try:
