@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from tests.canaries import found_in, plant, plant_home
 from tests.sshd import LOGIN, Sshd, free_port, running_sshd, stop
 
 BIN = Path(sys.executable).parent
@@ -76,7 +77,7 @@ class Product:
 
     def add_user(self, name: str, *roles: str) -> str:
         """Add a person; gives the password."""
-        password = secrets.token_urlsafe(18)
+        password = plant(secrets.token_urlsafe(18), f"password of {name}")
         options = [word for role in roles for word in ("--role", role)]
         self.bartizan("users", "add", name, *options, "--password-stdin", stdin=f"{password}\n")
         return password
@@ -149,7 +150,9 @@ class Person:
     def login(self, *options: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         self.folder.mkdir(parents=True, exist_ok=True)
         where = ["--authority", f"https://{self.product.web}", "--pin", self.product.pin, "--user", self.name]
-        return self.bart("login", *where, "--password-stdin", *options, stdin=f"{self.password}\n", check=check)
+        done = self.bart("login", *where, "--password-stdin", *options, stdin=f"{self.password}\n", check=check)
+        plant_home(self.home)
+        return done
 
     def destination(self, node: str, *, way: Way = "config", login: str = LOGIN) -> list[str]:
         """The words after ``ssh`` that lead to *node*."""
@@ -214,8 +217,10 @@ def running_product(folder: Path, *options: str) -> Iterator[Product]:
     running = start_product(folder, *options)
     try:
         yield running
+        plant((running.data / "admin.token").read_text().strip(), "the operator's token")
     finally:
         stop(running.process, within=30)
+    assert found_in(folder) == [], "a secret stands where it does not belong"
 
 
 def start_product(folder: Path, *options: str, web: str = "", ssh: str = "") -> Product:
