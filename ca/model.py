@@ -114,6 +114,8 @@ class Role:
     deny: tuple[Grant, ...] = ()
     audit: AuditScope = AuditScope()
     certificate_ttl: timedelta | None = None
+    mfa: bool = False
+    """Whoever holds it signs in with a second factor."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -194,6 +194,11 @@ def unknown_node(name: str) -> Deny:
     )
 
 
+def needs_second_factor(who: Identity, roles: Iterable[Role]) -> bool:
+    """Whether a role that *who* holds wants a second factor at sign-in."""
+    return any(role.mfa for role in _held(who, roles))
+
+
 def may_audit(
     who: Identity,
     roles: Iterable[Role],

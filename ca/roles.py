@@ -204,34 +204,38 @@ class _Parser:
         return frozenset(first)
 
     def _role(self, node: yaml.Node, names: Collection[str]) -> tuple[Role, tuple[RequestRule, ...]]:
-        optional = ("allow", "deny", "request", "audit", "certificate_ttl")
+        optional = ("allow", "deny", "request", "audit", "certificate_ttl", "mfa")
         found = fields(node, "a role", required=("name",), optional=optional)
         name = _role_name(found["name"])
+        allow = self._each(_list(found, "allow"), self._grant)
         role = Role(
             name=name,
-            allow=tuple(self._each(_list(found, "allow"), self._grant)),
+            allow=tuple(grant for grant, _ in allow),
             deny=tuple(self._each(_list(found, "deny"), _deny)),
             audit=_audit(found["audit"]) if "audit" in found else AuditScope(),
             certificate_ttl=_certificate_ttl(found["certificate_ttl"]) if "certificate_ttl" in found else None,
+            mfa=("mfa" in found and _mfa(found["mfa"], "mfa")) or any(mfa for _, mfa in allow),
         )
         rules = self._each(_list(found, "request"), lambda entry: _request(entry, names))
         if rules:
             self._note(found["request"], f"role {name}: requests are kept, and not carried out by this version")
         return role, tuple(rules)
 
-    def _grant(self, node: yaml.Node) -> Grant:
+    def _grant(self, node: yaml.Node) -> tuple[Grant, bool]:
+        """The grant, and whether it wants a second factor: sign-in is for all grants, so that is up to the role."""
         found = fields(node, "a grant", required=("nodes", "logins", "actions"), optional=("options", "forward_to"))
         if "forward_to" in found:
             _check_forward_to(found["forward_to"])
+        options, mfa = _options(found["options"]) if "options" in found else (Options(), False)
         grant = Grant(
             nodes=_nodes(found["nodes"]),
             logins=tuple(_login(text, at) for text, at in words(found["logins"], "logins")),
             actions=frozenset(_action(text, at) for text, at in words(found["actions"], "actions")),
-            options=_options(found["options"]) if "options" in found else Options(),
+            options=options,
         )
         if later := sorted(grant.actions - BUILT_ACTIONS):
             self._note(found["actions"], f"{', '.join(later)}: granted, and refused at the door by this version")
-        return grant
+        return grant, mfa
 
     def _note(self, node: yaml.Node, text: str) -> None:
         self._notes.append(f"{self._file}:{line(node)}: {text}")
@@ -279,7 +283,12 @@ def _deny(node: yaml.Node) -> Grant:
     )
 
 
-def _options(node: yaml.Node) -> Options:
+def _mfa(node: yaml.Node, name: str) -> bool:
+    return choice(node, name, ("login",), why=": asking again is not built") == "login"
+
+
+def _options(node: yaml.Node) -> tuple[Options, bool]:
+    """The options, and whether ``mfa`` is among them."""
     readers: dict[str, Callable[[yaml.Node, str], object]] = {
         "max_session": lambda value, name: duration(value, name, least=_SECOND, most=_YEAR),
         "idle": lambda value, name: duration(value, name, least=_SECOND, most=_YEAR),
@@ -288,12 +297,12 @@ def _options(node: yaml.Node) -> Options:
         "record_input": boolean,
         "record_limit": lambda value, name: size(value, name, most=_MOST_RECORDED),
         "unsafe_unbound_client": boolean,
-        "mfa": lambda value, name: choice(value, name, ("login",), why=": asking again is not built"),
+        "mfa": _mfa,
     }
     found = fields(node, "options", optional=tuple(readers))
     values = {name: readers[name](value, name) for name, value in found.items()}
-    values.pop("mfa", None)  # what sign-in asked for is asked for anyway
-    return Options(**values)  # type: ignore[arg-type]  # each reader gives what its field takes
+    mfa = bool(values.pop("mfa", False))
+    return Options(**values), mfa  # type: ignore[arg-type]  # each reader gives what its field takes
 
 
 def _audit(node: yaml.Node) -> AuditScope:

@@ -464,6 +464,23 @@ def test_a_locked_person_neither_audits_nor_administers():
     assert policy.may_administer(who, locks=[Lock("l2", "because", user="carol", node="web1")], now=NOW)
 
 
+wanting = st.lists(st.builds(Role, name=words, mfa=st.booleans()), max_size=4, unique_by=lambda one: one.name)
+
+
+@given(identities, wanting, st.data())
+def test_taking_a_role_away_never_adds_the_need_of_a_second_factor(who, roles, data):
+    fewer = [role for role in roles if data.draw(st.booleans())]
+    held = replace(who, roles=frozenset(name for name in who.roles if data.draw(st.booleans())))
+    if not policy.needs_second_factor(who, roles):
+        assert not policy.needs_second_factor(who, fewer)
+        assert not policy.needs_second_factor(held, roles)
+
+
+@given(identities, wanting)
+def test_a_second_factor_is_needed_exactly_when_one_held_role_says_so(who, roles):
+    assert policy.needs_second_factor(who, roles) == any(role.mfa for role in roles if role.name in who.roles)
+
+
 def test_an_explanation_names_each_lock_role_and_grant():
     roles = [
         role("dev", grant(), grant("deploy", env="prod"), deny=(Grant({"tier": ("pci",)}),)),

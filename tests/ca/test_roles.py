@@ -63,6 +63,7 @@ def test_a_role_says_exactly_what_is_written():
             ),
         ),
         deny=(Grant(nodes={"tier": ("pci",)}),),
+        mfa=True,
     )
     assert document.roles[3] == Role("auditor", audit=AuditScope(recordings=("*",), events=True))
     assert run_tests(document) == []
@@ -108,6 +109,25 @@ roles:
         record_limit=64 << 20,
         unsafe_unbound_client=True,
     )
+
+
+@pytest.mark.parametrize(
+    ("role", "wanted"),
+    [
+        ("{name: r, mfa: login}", True),
+        ("{name: r}", False),
+        ("{name: r, allow: [{nodes: {env: a}, logins: a, actions: exec, options: {mfa: login}}]}", True),
+        (
+            "{name: r, allow: [{nodes: {env: a}, logins: a, actions: exec},"
+            " {nodes: {env: b}, logins: a, actions: exec, options: {mfa: login}}]}",
+            True,
+        ),
+        ("{name: r, allow: [{nodes: {env: a}, logins: a, actions: exec, options: {idle: 1m}}]}", False),
+    ],
+)
+def test_a_role_wants_a_second_factor_when_it_or_one_grant_says_so(role, wanted):
+    [found] = parse(f"roles: [{role}]").roles
+    assert found.mfa is wanted
 
 
 def test_words_are_taken_as_they_are_written():
@@ -168,8 +188,8 @@ WRONG = [
     ("roles:\n - name: [a]\n", "2: name is a list, expected a word"),
     (
         "roles:\n - nam: x",
-        "2: unknown field 'nam' in a role, expected name, allow, deny, request, audit or certificate_ttl"
-        " (did you mean name?)",
+        "2: unknown field 'nam' in a role, expected name, allow, deny, request, audit, certificate_ttl or"
+        " mfa (did you mean name?)",
     ),
     ("roles:\n - name: Dev", "2: name is 'Dev', expected lower-case letters, digits, '-', '_' and '.', at most 64"),
     (
@@ -235,6 +255,7 @@ WRONG = [
     (option(record_limit="1GB"), "8: record_limit is '1GB', expected bytes such as 1048576, 64MiB or 1GiB"),
     (option(record_limit="0"), "8: record_limit is '0', expected bytes such as"),
     (option(mfa="session"), "8: mfa is 'session', expected login: asking again is not built"),
+    ("roles:\n - name: x\n   mfa: true", "3: mfa is 'true', expected login: asking again is not built"),
     # deny, audit, request
     ("roles:\n - name: x\n   deny: [{}]", "3: a deny-entry has no field, expected nodes, logins or actions"),
     ("roles:\n - name: x\n   deny: [{nodes: {}}]", "3: nodes is empty, and empty never means all"),
