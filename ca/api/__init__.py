@@ -23,6 +23,7 @@ from ca.api import (
     recordings,
     render,
     roles,
+    second_factor,
     sessions,
     users,
 )
@@ -33,6 +34,7 @@ from ca.web import invitation
 NOUNS = (
     cluster,
     login,
+    second_factor,
     users,
     roles,
     providers,

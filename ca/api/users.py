@@ -14,7 +14,7 @@ from ca.model import USER
 from ca.policy import ADMIN
 from ca.roles import ROLE
 from ca.sign_out import end_everything
-from ca.store import Db, identities, logins, tokens, users
+from ca.store import Db, factors, identities, logins, tokens, users
 from ca.store import audit as log
 from ca.store.users import Account
 from ca.wire import AddedUser, NewPassword, NewUser, User, UserChange
@@ -50,7 +50,12 @@ async def add(new: NewUser, authority: Here, caller: Administrator) -> AddedUser
 @router.get("")
 async def listing(authority: Here, caller: Administrator) -> list[User]:
     """All people, by name."""
-    return [view(account) for account in await authority.store.read(users.every)]
+
+    def work(db: Db) -> list[User]:
+        holders = factors.holders(db)
+        return [view(account, has_factor=account.name in holders) for account in users.every(db)]
+
+    return await authority.store.read(work)
 
 
 @router.patch("/{name}")
@@ -76,7 +81,7 @@ async def change(name: str, change: UserChange, authority: Here, caller: Adminis
             log.append(db, audit.UserDisabled(user=name), actor=caller.actor)
         if before.disabled and not disabled:
             log.append(db, audit.UserEnabled(user=name), actor=caller.actor)
-        return view(find(db, name))
+        return _shown(db, name)
 
     return await authority.change(work)
 
@@ -98,7 +103,7 @@ async def set_password(name: str, new: NewPassword, authority: Here, caller: Adm
         else:
             users.set_password(db, name, password_hash)
             log.append(db, audit.UserPasswordSet(user=name, reset=True), actor=caller.actor)
-        return AddedUser(user=view(find(db, name)), invitation_url=link)
+        return AddedUser(user=_shown(db, name), invitation_url=link)
 
     return await authority.store.write(work)
 
@@ -122,7 +127,7 @@ async def unlink(name: str, authority: Here, caller: Administrator) -> None:
     await authority.change(work)
 
 
-def view(account: Account) -> User:
+def view(account: Account, *, has_factor: bool = False) -> User:
     return User(
         name=account.name,
         roles=sorted(account.roles),
@@ -132,6 +137,7 @@ def view(account: Account) -> User:
         provider=account.provider,
         traits={name: list(values) for name, values in account.traits.items()},
         refused=account.refused,
+        has_factor=has_factor,
     )
 
 
@@ -140,6 +146,10 @@ def find(db: Db, name: str) -> Account:
     if account is None:
         raise NotFound(f"there is no user {name[:64]!r}", hint="bartizan users list")
     return account
+
+
+def _shown(db: Db, name: str) -> User:
+    return view(find(db, name), has_factor=factors.confirmed(db, name) is not None)
 
 
 def _invite(authority: Authority, db: Db, name: str, actor: str) -> str:

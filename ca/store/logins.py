@@ -36,8 +36,8 @@ def locked_until(db: Db, user: str, source: str) -> datetime | None:
     return row.locked_until  # type: ignore[no-any-return]
 
 
-def failed(db: Db, user: str, source: str) -> Failures:
-    """Count one failure. The fifth within half an hour locks the two for half an hour."""
+def failed(db: Db, user: str, source: str, *, allowed: int = ALLOWED) -> Failures:
+    """Count one failure. The fifth (or what is *allowed*) within half an hour locks the two for half an hour."""
     db.run(delete(failures).where(failures.c.last < db.now - WINDOW - LOCKED_FOR))
     here = (failures.c.user == user, failures.c.source == source)
     row = db.one(select(failures).where(*here))
@@ -46,7 +46,7 @@ def failed(db: Db, user: str, source: str) -> Failures:
         return Failures(1, 1, None)
     over = row.first <= db.now - WINDOW or (row.locked_until is not None and row.locked_until <= db.now)
     count = 1 if over else int(row._mapping["count"]) + 1
-    until = db.now + LOCKED_FOR if count >= ALLOWED else None
+    until = db.now + LOCKED_FOR if count >= allowed else None
     db.run(
         update(failures)
         .where(*here)

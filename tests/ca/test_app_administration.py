@@ -28,12 +28,13 @@ OPEN = {
     "/healthz", "/readyz", "/metrics", "/v1/cluster", "/v1/tls-root", "/v1/login/challenge", "/v1/login", "/v1/join",
     "/v1/join/challenge", "/v1/join/renewal", "/v1/ca/{name}", "/v1/bastions/enrolment", "/invitation/{link}",
     "/v1/login/methods", "/v1/login/device", "/v1/login/device/poll", "/v1/login/exchange", "/static/bartizan.css",
-    "/static/bartizan.svg",
+    "/static/bartizan.svg", "/v1/login/second-factor",
 }  # fmt: skip
 """Routes for strangers. Everything else wants to know who asks."""
 PEOPLE = {
     "/v1/logout", "/v1/me", "/v1/sessions", "/v1/recordings", "/v1/recordings/{id}/archive", "/v1/audit",
-    "/v1/audit/verification",
+    "/v1/audit/verification", "/v1/me/second-factor", "/v1/me/second-factor/confirmation",
+    "/v1/me/second-factor/recovery-codes",
 }  # fmt: skip
 BASTIONS = ("/v1/bastions/", "/v1/sessions/{id}/end", "/v1/sessions/{id}/head")
 
