@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from cli import completion, config, login, logout, ls, play, recordings, sessions, ssh, status
+from cli import completion, config, login, logout, ls, play, recordings, second_factor, sessions, ssh, status
 from cli.output import Program
 
 
@@ -24,6 +24,7 @@ for command in (
     sessions.own,
     play.play,
     recordings.recordings,
+    second_factor.second_factor,
     completion.completion("bart"),
 ):
     bart.add_command(command)

@@ -151,6 +151,29 @@ class Authority(AbstractContextManager["Authority"]):
     def me(self) -> wire.Me:
         return self._call("GET", "/v1/me", wire.Me)
 
+    # --- second factors ----------------------------------------------------------------------------------------
+
+    def factor(self) -> wire.FactorView:
+        return self._call("GET", "/v1/me/second-factor", wire.FactorView)
+
+    def begin_factor(self) -> wire.FactorBegun:
+        return self._call("POST", "/v1/me/second-factor", wire.FactorBegun)
+
+    def begin_factor_before_login(self, request: wire.FactorRequest) -> wire.FactorBegun:
+        return self._call("POST", "/v1/login/second-factor", wire.FactorBegun, request)
+
+    def confirm_factor(self, code: wire.FactorCode) -> wire.RecoveryCodes:
+        return self._call("POST", "/v1/me/second-factor/confirmation", wire.RecoveryCodes, code)
+
+    def new_recovery_codes(self, code: wire.FactorCode) -> wire.RecoveryCodes:
+        return self._call("POST", "/v1/me/second-factor/recovery-codes", wire.RecoveryCodes, code)
+
+    def remove_factor(self, code: wire.FactorCode) -> None:
+        self._send("DELETE", "/v1/me/second-factor", code)
+
+    def reset_factor(self, name: str) -> None:
+        self._send("POST", f"/v1/users/{quote(name, safe='')}/second-factor/reset")
+
     # --- administration ----------------------------------------------------------------------------------------
 
     def add_user(self, user: wire.NewUser) -> wire.AddedUser:

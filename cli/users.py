@@ -45,8 +45,8 @@ def list_(way: WayIn, as_json: bool) -> None:
         output.as_json(known)
         return
     output.table(
-        ("user", "roles", "state", "since"),
-        ([user.name, user.roles, _state(user), user.created] for user in known),
+        ("user", "roles", "state", "second factor", "since"),
+        ([user.name, user.roles, _state(user), user.has_factor, user.created] for user in known),
         empty=f"nobody yet: {way.program} users add NAME --role ROLE",
     )
 
@@ -99,6 +99,16 @@ def passwd(way: WayIn, name: str, password_stdin: bool, as_json: bool) -> None:
     with way.open() as authority:
         reset = authority.set_password(name, wire.NewPassword(password=password))
     _told(reset, f"the password of {name} is {'changed' if password else 'taken away'}", as_json=as_json)
+
+
+@users.command("reset-factor")
+@click.argument("name")
+@pass_way
+def reset_factor(way: WayIn, name: str) -> None:
+    """Take the second factor of NAME away, who has lost it. Ends NAME's sign-ins, as a new password does."""
+    with way.open() as authority:
+        authority.reset_factor(name)
+    output.note(f"{name} has no second factor any more, and signs in anew")
 
 
 def _told(result: wire.AddedUser, done: str, *, as_json: bool) -> None:

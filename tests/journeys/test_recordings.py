@@ -513,14 +513,15 @@ class Terminal:
     def say(self, text: bytes) -> None:
         os.write(self._side, text)
 
-    def wait(self, text: bytes, *, within: float = 30) -> None:
-        """Until *text* has appeared; what came before it is past."""
+    def wait(self, text: bytes, *, within: float = 30) -> bytes:
+        """Until *text* has appeared. What came before it is given, and past."""
         end = time.monotonic() + within
         while text not in self._seen:
             assert time.monotonic() < end, f"{text!r} is not in {self._seen!r}"
             if not self._read():
                 time.sleep(0.02)
-        self._seen = self._seen.partition(text)[2]
+        before, _, self._seen = self._seen.partition(text)
+        return before
 
     def resize(self, columns: int, rows: int) -> None:
         termios.tcsetwinsize(self._side, (rows, columns))
