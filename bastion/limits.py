@@ -8,10 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from ca.model import LEASE
 from ca.wire import GrantedAction
-
-LEASE = timedelta(seconds=60)
-"""How long a session outlives the last word from the authority."""
 
 SILENCE = timedelta(seconds=30)
 """How long without the authority until no new session starts."""
@@ -34,6 +32,8 @@ class Limits:
     last_activity: datetime
     max_session: timedelta | None = None
     idle: timedelta | None = None
+    lease: timedelta | None = None
+    """The shortest of the grants that were used; a minute until one was."""
     ends_with_certificate: bool = False
 
     def use(self, grant: GrantedAction) -> None:
@@ -44,6 +44,8 @@ class Limits:
         if grant.idle_seconds is not None:
             idle = timedelta(seconds=grant.idle_seconds)
             self.idle = idle if self.idle is None else min(self.idle, idle)
+        lease = timedelta(seconds=grant.lease_seconds)
+        self.lease = lease if self.lease is None else min(self.lease, lease)
         if grant.on_expiry == "end":
             self.ends_with_certificate = True
 
@@ -56,8 +58,10 @@ class Limits:
         *now* and *last_contact* (the authority's last answer) are on the clock of ``started``, which may be one that
         never jumps; *wall* is the time that certificates mean.
         """
-        if now - last_contact >= LEASE:
-            return Ending("lease_over", "the authority has not been reached for a minute: the session cannot go on")
+        lease = self.lease or LEASE
+        if now - last_contact >= lease:
+            reason = f"the authority has not been reached for {_span(lease)}: the session cannot go on"
+            return Ending("lease_over", reason)
         if self.max_session is not None and now - self.started >= self.max_session:
             return Ending("max_session", f"the session has reached its longest time ({_span(self.max_session)})")
         if self.idle is not None and now - self.last_activity >= self.idle:

@@ -8,7 +8,6 @@ certificates calls ``reconsider``; what may no longer be is ordered to end, and 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -19,7 +18,7 @@ from ca import audit
 from ca.errors import AccessDenied, BartizanError, Conflict, NotFound
 from ca.issue import Issuer
 from ca.metrics import Metrics
-from ca.model import Deny
+from ca.model import LEASE, Deny
 from ca.rights import Rights, still_holds
 from ca.store import Db, Store, certificates, nodes, sessions, users
 from ca.store import audit as log
@@ -27,7 +26,6 @@ from ca.store.bastions import Bastion, unseen
 from ca.store.sessions import Session
 from ca.wire import GrantedAction, Order, RecordingHead, SyncRequest
 
-LEASE = timedelta(seconds=60)
 SILENCE = timedelta(seconds=10)
 SAY_AGAIN = timedelta(seconds=1)
 """An order is repeated until the session has ended: an answer may get lost on its way."""
@@ -47,6 +45,22 @@ class _Alive:
     alarmed: bool = False
     order: Order | None = None
     said: datetime | None = None
+
+    @property
+    def lease(self) -> timedelta:
+        """Of its grants the longest: which of them were used its bastion knows, and ends it earlier if need be."""
+        return timedelta(seconds=max((action.lease_seconds for action in self.actions), default=60))
+
+    @property
+    def ends_with_certificate(self) -> bool:
+        """
+        Whether it ends at the certificate's end whatever it was used for: every grant says so.
+
+        Where only some do, the bastion decides by those that were used: options bind what their grant allowed. Having it
+        tell us which would add nothing. An order acts in a bastion that obeys, and that one ends the session by itself;
+        one that has been taken over ignores the order, and can prolong what it is carrying anyway (threat model).
+        """
+        return all(action.on_expiry == "end" for action in self.actions)
 
 
 @dataclass(slots=True)
@@ -265,21 +279,20 @@ class Live:
             return
         now = await self._store.read(lambda db: db.now)
         for alive in list(self._alive.values()):  # others come and go while we write
-            ends = any(action.on_expiry == "end" for action in alive.actions)
-            if ends and alive.order is None and now >= alive.session.certificate_expires:
+            over = now >= alive.session.certificate_expires
+            if over and alive.ends_with_certificate and alive.order is None:
                 self._order(alive, "certificate_expired", "your certificate expired: run bart login")
                 told = (alive, "authority", "certificate_expired", "the certificate expired")
                 await self._store.write(lambda db, told=told: _tell(db, *told))  # type: ignore[misc]
-        await self._lose([key for key, worker in self._workers.items() if now - worker.heard > LEASE], now)
+        await self._lose(now)
         await self._alarm(now)
 
-    async def _lose(self, keys: Collection[tuple[str, str]], now: datetime) -> None:
-        """End what a worker carried that has gone silent, and single sessions that it no longer speaks of."""
+    async def _lose(self, now: datetime) -> None:
+        """End sessions of which nothing was heard for the length of their lease; forget workers that carry none."""
         by_worker: dict[tuple[str, str], list[_Alive]] = {}
         for alive in self._alive.values():
-            key = (alive.session.bastion_id, alive.session.worker)
-            if key in keys or now - alive.heard > LEASE:
-                by_worker.setdefault(key, []).append(alive)
+            if now - alive.heard > alive.lease:
+                by_worker.setdefault((alive.session.bastion_id, alive.session.worker), []).append(alive)
         for key, lost in by_worker.items():
             worker = self._workers[key]
             event = audit.BastionLost(
@@ -302,8 +315,10 @@ class Live:
             logger.error("sessions lost", bastion=worker.bastion, worker=worker.name, sessions=len(ids))
             for id in ids:
                 self.gone(id)
-        for key in keys:
-            self._workers.pop(key, None)
+        carrying = {(alive.session.bastion_id, alive.session.worker) for alive in self._alive.values()}
+        for key, worker in list(self._workers.items()):
+            if now - worker.heard > LEASE and key not in carrying:
+                self._workers.pop(key)
 
     async def _alarm(self, now: datetime) -> None:
         """Say once of each session that its hashes stopped coming."""

@@ -24,6 +24,10 @@ USER = re.compile(r"[a-z_][a-z0-9_.@-]{0,63}\Z")
 RESERVED_NODE_NAMES = frozenset({"bastion", "bartizan", "localhost", "authority", "broadcasthost"})
 
 
+LEASE = timedelta(seconds=60)
+"""How long a session outlives the last word between its bastion and the authority, unless its grant says longer."""
+
+
 class Action(StrEnum):
     """What one may do on a node. The known forwards are parsed but refused at the door for now."""
 
@@ -73,6 +77,8 @@ class Options:
 
     max_session: timedelta | None = None
     idle: timedelta | None = None
+    lease: timedelta = LEASE
+    """How long a session goes on while its bastion cannot reach the authority; never less than a minute."""
     on_expiry: str = "keep"
     """``keep`` or ``end``: what a live session does when the user's certificate runs out."""
     record: str = "strict"

@@ -76,6 +76,7 @@ def granted(allowed: dict[str, Allow]) -> list[GrantedAction]:
             record=allow.options.record,
             record_input=allow.options.record_input,
             record_limit=allow.options.record_limit,
+            lease_seconds=int(allow.options.lease.total_seconds()),
         )
         for action, allow in allowed.items()
     ]
@@ -91,6 +92,7 @@ def _no_stricter(before: GrantedAction, after: GrantedAction) -> bool:
     return (
         _no_shorter(before.max_session_seconds, after.max_session_seconds)
         and _no_shorter(before.idle_seconds, after.idle_seconds)
+        and before.lease_seconds <= after.lease_seconds
         and after.on_expiry in (before.on_expiry, "keep")
         and (before.record_input or not after.record_input)
     )

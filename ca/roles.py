@@ -19,6 +19,7 @@ from ca.grants import TEMPLATE
 from ca.model import (
     BUILT_ACTIONS,
     LABEL,
+    LEASE,
     LOGIN,
     USER,
     Action,
@@ -292,6 +293,7 @@ def _options(node: yaml.Node) -> tuple[Options, bool]:
     readers: dict[str, Callable[[yaml.Node, str], object]] = {
         "max_session": lambda value, name: duration(value, name, least=_SECOND, most=_YEAR),
         "idle": lambda value, name: duration(value, name, least=_SECOND, most=_YEAR),
+        "lease": lambda value, name: duration(value, name, least=LEASE, most=_DAY),
         "on_expiry": lambda value, name: choice(value, name, ("keep", "end")),
         "record": lambda value, name: choice(value, name, ("strict",), why=": what cannot be recorded ends"),
         "record_input": boolean,

@@ -584,6 +584,7 @@ class GrantedAction(Shape):
     record: str
     record_input: bool
     record_limit: int
+    lease_seconds: int = 60
 
 
 class SessionAllowed(Shape):

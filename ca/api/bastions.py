@@ -14,8 +14,7 @@ from ca.app import Authority
 from ca.certificate import BASTION_LIFE, CA, CertPlan, bastion_plan, source_address, subject_key
 from ca.errors import AccessDenied, BartizanError, InvalidInput
 from ca.issue import Stored
-from ca.live import LEASE
-from ca.model import LABEL
+from ca.model import LABEL, LEASE
 from ca.store import Db, bastions, nodes, tokens
 from ca.store import audit as log
 from ca.store.bastions import Bastion, RecorderKey

@@ -233,8 +233,9 @@ def key_of(folder: Path) -> Ed25519PrivateKey:
     return key
 
 
-def key_pair(path: Path) -> None:
-    subprocess.run(["ssh-keygen", "-qt", "ed25519", "-N", "", "-f", path], check=True, timeout=10)
+def key_pair(path: Path, *kind: str) -> None:
+    """A key pair of ssh-keygen: ed25519, or of *kind* (``rsa -b 3072``)."""
+    subprocess.run(["ssh-keygen", "-qt", *(kind or ("ed25519",)), "-N", "", "-f", path], check=True, timeout=30)
 
 
 @asynccontextmanager

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bastion.limits import LEASE, Limits
+from bastion.limits import Limits
+from ca.model import LEASE
 from ca.wire import GrantedAction
 
 NOW = datetime(2026, 11, 23, 12, tzinfo=UTC)
@@ -45,6 +46,18 @@ def test_without_conditions_only_the_lease_ends_a_session() -> None:
     assert due(session, timedelta(days=30)) is None
     assert due(session, LEASE - SECOND, contact=timedelta()) is None
     assert due(session, LEASE, contact=timedelta()) == "lease_over"
+
+
+def test_a_grant_may_lend_for_longer_and_the_shortest_that_was_used_counts() -> None:
+    session = limits()
+    assert due(session, LEASE, contact=timedelta()) == "lease_over"
+    session.use(grant(lease_seconds=300))
+    assert due(session, timedelta(seconds=299), contact=timedelta()) is None
+    assert due(session, timedelta(seconds=300), contact=timedelta()) == "lease_over"
+    session.use(grant(lease_seconds=120))
+    assert due(session, timedelta(seconds=120), contact=timedelta()) == "lease_over"
+    session.use(grant(lease_seconds=300))
+    assert due(session, timedelta(seconds=120), contact=timedelta()) == "lease_over"
 
 
 def test_the_longest_time_counts_from_the_start() -> None:

@@ -249,7 +249,7 @@ async def test_a_jump_waits_for_few_at_a_time(post: Rig, monkeypatch: pytest.Mon
 
 
 def test_the_time_that_a_recorder_may_take_is_shorter_than_the_lease() -> None:
-    from bastion.limits import LEASE
     from bastion.tape import FLUSH_SECONDS
+    from ca.model import LEASE
 
     assert timedelta(seconds=FLUSH_SECONDS) < LEASE

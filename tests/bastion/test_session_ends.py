@@ -11,9 +11,10 @@ from datetime import timedelta
 
 import pytest
 
-from bastion.limits import LEASE, SILENCE
+from bastion.limits import SILENCE
 from bastion.session import Session, steady
 from ca import wire
+from ca.model import LEASE
 from recordings.sshwire import string
 from tests.bastion.door import Rig
 from tests.bastion.rawssh import raw_ssh
@@ -179,7 +180,7 @@ async def test_a_session_goes_on_within_its_lease_and_ends_with_it(post: Rig) ->
     contact.at = steady() - LEASE
     status, err = await running.end()
     assert status == 255
-    assert b"has not been reached for a minute" in err
+    assert b"has not been reached for 1 min" in err
     await post.settled()
     assert list(post.authority.ended.values()) == ["lease_over"]
 

@@ -148,6 +148,39 @@ async def test_a_session_ends_with_its_certificate_where_the_role_says_so(home: 
     assert [one["code"] for one in (await sync(bastion))["orders"]] == ["certificate_expired"]
 
 
+TWO_GRANTS = ROLES.replace(
+    "actions: [shell, exec, sftp.read, sftp.write]",
+    "actions: [shell, sftp.read, sftp.write]\n"
+    "      - {nodes: {env: [dev]}, logins: [root], actions: [exec], options: {on_expiry: end, lease: 5m}}",
+)
+
+
+async def test_where_only_some_grants_end_with_the_certificate_the_bastion_decides_by_those_that_were_used(
+    home: House, bastion: BastionKeys
+) -> None:
+    await home.roles(TWO_GRANTS)
+    _, session = await begin(home, bastion)
+    home.clock.turn(hours=12)
+    await sync(bastion, heads=[head(session)])
+    await home.authority.live.tick()
+    assert (await sync(bastion))["orders"] == []
+    assert not await home.events("session.terminated")
+
+
+async def test_a_silent_session_is_lost_after_the_longest_lease_that_it_was_given(
+    home: House, bastion: BastionKeys
+) -> None:
+    await home.roles(TWO_GRANTS)
+    _, session = await begin(home, bastion)
+    home.clock.turn(seconds=300)
+    await home.authority.live.tick()
+    assert not await home.events("session.ended")
+    home.clock.turn(seconds=1)
+    await home.authority.live.tick()
+    (ended,) = await home.events("session.ended")
+    assert (ended.fields["session"], ended.fields["how"]) == (session, "lost")
+
+
 async def test_a_session_outlives_its_certificate_otherwise(home: House, bastion: BastionKeys) -> None:
     _, session = await begin(home, bastion)
     home.clock.turn(hours=12)

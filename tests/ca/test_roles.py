@@ -92,6 +92,7 @@ roles:
           max_session: 1d
           idle: 90s
           on_expiry: end
+          lease: 5m
           record: strict
           record_input: true
           record_limit: 64MiB
@@ -104,6 +105,7 @@ roles:
         max_session=timedelta(days=1),
         idle=timedelta(seconds=90),
         on_expiry="end",
+        lease=timedelta(minutes=5),
         record="strict",
         record_input=True,
         record_limit=64 << 20,
@@ -249,6 +251,7 @@ WRONG = [
     (option(idle="-1h"), "8: idle is '-1h', expected a duration such as"),
     (option(max_session="8 h"), "8: max_session is '8 h', expected a duration such as"),
     (option(max_session="99999999999h"), "8: max_session is '99999999999h', expected a duration"),
+    (option(lease="59s"), "8: lease is '59s', expected"),
     (option(on_expiry="kill"), "8: on_expiry is 'kill', expected keep or end"),
     (option(record="best-effort"), "8: record is 'best-effort', expected strict: what cannot be recorded ends"),
     (option(record_input="yes"), "8: record_input is 'yes', expected true or false"),
