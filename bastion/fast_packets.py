@@ -64,6 +64,8 @@ class FastPackets(asyncssh.connection.SSHConnection):
     """Mixed into both kinds of connection, before asyncssh's own classes."""
 
     _fast = os.environ.get("BARTIZAN_SLOW_PACKETS") != "1"
+    _peer_changing = False
+    """The peer has sent SSH_MSG_KEXINIT and not yet SSH_MSG_NEWKEYS."""
     _sending: _Gcm | None = None
     _receiving: _Gcm | None = None
     _padding = b""
@@ -164,7 +166,7 @@ class FastPackets(asyncssh.connection.SSHConnection):
             kind = plain[1] if length > 9 else 0
             channel = channels.get(int.from_bytes(plain[2:6], "big")) if kind in (_DATA, _WINDOW) else None
             take = getattr(channel, "take", None)
-            if take is None or not self._kex_complete:
+            if take is None or not self._kex_complete or self._peer_changing:
                 return self._take_slowly(buffer[at:], plain, encryption)
             self._recv_seq = (self._recv_seq + 1) & 0xFFFF_FFFF
             self._auth_final = True

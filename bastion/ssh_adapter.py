@@ -115,6 +115,7 @@ REKEY_GRACE_SECONDS = 30
 MOST_UNSENT = 16 << 20
 """Bytes that may wait for a peer who does not read. What is relayed stops long before; our own answers do not."""
 
+_KEXINIT, _NEWKEYS, _LAST_OF_EXCHANGE, _SERVICE = 20, 21, 49, (5, 6)  # RFC 4253 §12
 _OPEN_CONFIRMATION, _OPEN_FAILURE, _WINDOW, _DATA, _EXTENDED, _EOF, _CLOSE, _REQUEST, _SUCCESS, _FAILURE = range(
     91, 101
 )
@@ -287,6 +288,18 @@ def _read(pkttype: int, packet: SSHPacket) -> relay.Message | None:
     return message
 
 
+class _Channels(dict[int, Any]):
+    """asyncssh's channel table, closed while the peer changes keys: no message may come for a channel then."""
+
+    def __init__(self, connection: _Relayed) -> None:
+        super().__init__()
+        self._check = connection.check_quiet
+
+    def __getitem__(self, number: int) -> Any:
+        self._check()
+        return super().__getitem__(number)
+
+
 class _Relayed(FastPackets):
     """What both kinds of connection share: a gate on reading, no logging of packets, a watchdog on re-keying.
 
@@ -304,6 +317,25 @@ class _Relayed(FastPackets):
 
     def log_sent_packet(self, *_args: object, **_more: object) -> None:
         """Packets are not logged: they hold what people type."""
+
+    def process_packet(self, pkttype: int, seq: int, packet: SSHPacket) -> Any:
+        """Any packet but those of channels, sign-in and the key exchange itself."""
+        if pkttype == _KEXINIT:
+            self._peer_changing = True
+        elif pkttype == _NEWKEYS:
+            self._peer_changing = False
+        elif pkttype in _SERVICE or pkttype > _LAST_OF_EXCHANGE:
+            self.check_quiet()
+        return super().process_packet(pkttype, seq, packet)
+
+    def check_quiet(self) -> None:
+        """
+        Raise ProtocolError if the peer is changing keys, and so may say nothing else (RFC 4253 §7.1).
+
+        What it said before it had seen our own SSH_MSG_KEXINIT is fine: only its own one binds it.
+        """
+        if self._peer_changing:
+            raise ProtocolError("a message that is not of the key exchange, in the middle of it")
 
     def pause_writing(self) -> None:
         self._full = True
@@ -438,6 +470,7 @@ class UserConnection(_Relayed, asyncssh.SSHServerConnection):
         peer: tuple[str, int] | None = None,
     ) -> None:
         super().__init__(loop, options)
+        self._channels = _Channels(self)
         self.visitor = visitor
         self._blocked = visitor.blocked
         self._version = version.encode("ascii")
@@ -674,6 +707,7 @@ class NodeConnection(_Relayed, asyncssh.SSHClientConnection):
     ) -> None:
         self._signed_in: asyncio.Future[None] = loop.create_future()
         super().__init__(loop, options)
+        self._channels = _Channels(self)
         self._check = check
         self._algorithms = algorithms
         self._blocked = blocked

@@ -128,13 +128,24 @@ class RawSsh:
     async def exchange(self, *, strict: bool = False, before_kex: bytes = b"") -> None:
         """Version lines, key exchange, service ``ssh-userauth``. *before_kex*: a payload to slip in."""
         await self.hello()
+        ours = self.offer(strict=strict)
+        theirs = self.kexinit = await self.receive()
+        if before_kex:
+            self.send(before_kex)
+        await self.change_keys(ours, theirs)
+        self.send(b"\x05" + string(b"ssh-userauth"))
+        assert (await self.receive())[0] == 6
+
+    def offer(self, *, strict: bool = False) -> bytes:
+        """Send SSH_MSG_KEXINIT: its payload. From here on an honest client says nothing else until it has new keys."""
         names = [b"curve25519-sha256" + (b",kex-strict-c-v00@openssh.com" if strict else b""), HOST_KEYS]
         names += [b"aes128-gcm@openssh.com"] * 2 + [b"hmac-sha2-256"] * 2 + [b"none"] * 2 + [b"", b""]
         ours = b"\x14" + os.urandom(16) + b"".join(map(string, names)) + b"\0" + uint32(0)
         self.send(ours)
-        theirs = self.kexinit = await self.receive()
-        if before_kex:
-            self.send(before_kex)
+        return ours
+
+    async def change_keys(self, ours: bytes, theirs: bytes, *, before_newkeys: bytes = b"") -> None:
+        """The exchange itself, after both have offered. *before_newkeys*: a payload to slip in."""
         key = X25519PrivateKey.generate()
         share = key.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw)
         self.send(b"\x1e" + string(share))
@@ -144,6 +155,8 @@ class RawSsh:
         parts = (self.version, self.server_version, ours, theirs, self.host_key, share, their_share)
         h = hashlib.sha256(b"".join(map(string, parts)) + secret).digest()
         self.session_id = self.session_id or h
+        if before_newkeys:
+            self.send(before_newkeys)
         self.send(b"\x15")
         keys = {
             letter: hashlib.sha256(secret + h + letter + self.session_id).digest()
@@ -151,8 +164,6 @@ class RawSsh:
         }
         assert (await self.receive()) == b"\x15"
         self._out, self._in = _Gcm(keys[b"C"][:16], keys[b"A"][:12]), _Gcm(keys[b"D"][:16], keys[b"B"][:12])
-        self.send(b"\x05" + string(b"ssh-userauth"))
-        assert (await self.receive())[0] == 6
 
     # --- sign-in -------------------------------------------------------------------------------------------------
 

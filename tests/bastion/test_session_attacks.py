@@ -139,6 +139,61 @@ async def test_a_stalled_key_exchange_holds_the_node_back(post: Rig) -> None:
         session.end("test_over", "over")
 
 
+NOT_NOW = {
+    "data": b"\x5e" + uint32(0) + string(b"x"),
+    "window": b"\x5d" + uint32(0) + uint32(1),
+    "request": b"\x62" + uint32(0) + string(b"env") + boolean(True) + string(b"LANG") + string(b"C"),
+    "channel": b"\x5a" + string(b"session") + uint32(7) + uint32(1000) + uint32(1000),
+    "global request": b"\x50" + string(b"keepalive@openssh.com") + boolean(True),
+    "ping": b"\xc0" + string(b"ping"),
+    "service": b"\x05" + string(b"ssh-userauth"),
+    "unknown": b"\xfa",
+}
+
+
+@pytest.mark.parametrize("when", ["after its offer", "before its new keys"])
+@pytest.mark.parametrize("message", NOT_NOW)
+async def test_who_changes_keys_says_nothing_else(post: Rig, message: str, when: str) -> None:
+    """DOS-05: RFC 4253 §7.1; answers would all wait here for the new keys."""
+    async with inside(post) as ssh:
+        channel = await ssh.session()
+        ssh.ask(channel, b"exec", string(b"cat"))
+        await granted(ssh)
+        ours = ssh.offer()
+        if when == "before its new keys":
+            while (theirs := await ssh.receive())[0] != 20:
+                pass
+            await ssh.change_keys(ours, theirs, before_newkeys=NOT_NOW[message])
+        else:
+            ssh.send(b"\x02" + string(b"SSH_MSG_IGNORE is allowed"))
+            ssh.send(NOT_NOW[message])
+        end = await ssh.disconnected()
+        assert (end.code, "key exchange" in end.reason) == (2, True), end
+
+
+async def test_what_was_on_its_way_when_we_began_to_change_keys_is_taken(post: Rig) -> None:
+    """DOS-05: a client that has not seen our offer yet breaks no rule, and loses nothing."""
+    async with inside(post) as ssh:
+        channel = await ssh.session()
+        ssh.ask(channel, b"exec", string(b"cat"))
+        await granted(ssh)
+        user = post.newest._user
+        user._rekey_bytes = user._rekey_bytes_sent
+        sent = [f"{number} ".encode() for number in range(100)]
+        got = b""
+        for piece in sent:
+            ssh.data(channel, piece)
+        while (theirs := await ssh.receive())[0] != 20:
+            got += theirs[9:] if theirs[0] == 94 else b""
+        user._rekey_bytes = 1 << 30
+        for piece in sent:  # we have not answered, so to the other side we have not seen it
+            ssh.data(channel, piece)
+        await ssh.change_keys(ssh.offer(), theirs)
+        ssh.send(b"\x60" + uint32(channel))
+        out, _, status = await ssh.output()
+        assert (got + out, status) == (b"".join(sent) * 2, 0)
+
+
 @pytest.mark.parametrize("flood", ["pings", "refused requests", "global requests", "refused channels"])
 async def test_answers_that_nobody_reads_end_the_connection(
     post: Rig, flood: str, monkeypatch: pytest.MonkeyPatch
