@@ -35,13 +35,17 @@ class _Granted:
     account: Account
     challenge: str
     method: str
+    with_code: bool
 
 
-async def grant(authority: Authority, user: str, challenge: str, *, source: str) -> str:
-    """A code for the loopback address of a terminal on the same machine: good once, for a minute."""
+async def grant(authority: Authority, user: str, challenge: str, *, source: str, with_code: bool = False) -> str:
+    """A code for the loopback address of a terminal on the same machine: good once, for a minute.
+
+    ``with_code``: the browser's own sign-in showed a second factor.
+    """
 
     def work(db: Db) -> str:
-        text, _ = tokens.make(db, "code", life=GRANT_LIFE, user=user, data={"challenge": challenge, "source": source})
+        text, _ = tokens.make(db, "code", life=GRANT_LIFE, user=user, data={"challenge": challenge, "source": source, "with_code": with_code})
         return text
 
     return await authority.store.write(work)
@@ -91,7 +95,9 @@ async def device_find(authority: Authority, user_code: str, *, source: str) -> D
     return found
 
 
-async def device_decide(authority: Authority, user_code: str, *, user: str, approve: bool, source: str) -> DeviceLogin:
+async def device_decide(
+    authority: Authority, user_code: str, *, user: str, approve: bool, source: str, with_code: bool = False
+) -> DeviceLogin:
     """*user*, who is signed in here, lets the machine in as themselves, or refuses. Raises NotFound, Conflict."""
     await device_find(authority, user_code, source=source)
     typed = login.typed_user_code(user_code) or ""
@@ -100,7 +106,7 @@ async def device_decide(authority: Authority, user_code: str, *, user: str, appr
         found = device_logins.by_user_code(db, typed)
         if found is None:
             raise NotFound("no machine shows this code now", hint="bart login --no-browser", code="no_code")
-        decided = login.decided(found, user=user, approve=approve, now=db.now)
+        decided = login.decided(found, user=user, approve=approve, now=db.now, with_code=with_code)
         device_logins.save(db, decided)
         event = audit.DeviceDecided(
             user=user, host=decided.host, asked_from=decided.source, source=source, approved=approve
@@ -141,19 +147,21 @@ async def exchange(authority: Authority, request: ExchangeRequest, *, source: st
     # 4.
     await authority.recheck.fresh(granted.account.name)
     # 5.
-    return await certified(authority, SignedIn(granted.account, granted.method), request, source=source)
+    signed_in = SignedIn(granted.account, granted.method, granted.with_code)
+    return await certified(authority, signed_in, request, source=source)
 
 
 def _used(db: Db, code: str) -> _Granted | None:
     token = tokens.use(db, "code", code)
     if token is not None and token.user is not None:
-        return _granted(db, token.user, str(token.data.get("challenge")), "browser")
+        with_code = token.data.get("with_code") is True
+        return _granted(db, token.user, str(token.data.get("challenge")), "browser", with_code)
     asked = device_logins.by_code(db, code)
     if asked is None or asked.user is None or login.over(asked, now=db.now) or not device_logins.use(db, code):
         return None
-    return _granted(db, asked.user, asked.challenge, "device")
+    return _granted(db, asked.user, asked.challenge, "device", asked.with_code)
 
 
-def _granted(db: Db, user: str, challenge: str, method: str) -> _Granted | None:
+def _granted(db: Db, user: str, challenge: str, method: str, with_code: bool) -> _Granted | None:
     account = users.find(db, user)
-    return None if account is None else _Granted(account, challenge, method)
+    return None if account is None else _Granted(account, challenge, method, with_code)

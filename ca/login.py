@@ -46,6 +46,8 @@ class DeviceLogin:
     state: State = State.PENDING
     user: str | None = None
     polled: datetime | None = None
+    with_code: bool = False
+    """Whether the browser that approved it was signed in with a second factor of ours."""
 
 
 def asked(challenge: str, *, host: str, source: str, user_code: str, now: datetime) -> DeviceLogin:
@@ -53,11 +55,13 @@ def asked(challenge: str, *, host: str, source: str, user_code: str, now: dateti
     return DeviceLogin(user_code, challenge, host, source, created=now, expires=now + LIFE)
 
 
-def decided(login: DeviceLogin, *, user: str, approve: bool, now: datetime) -> DeviceLogin:
+def decided(
+    login: DeviceLogin, *, user: str, approve: bool, now: datetime, with_code: bool = False
+) -> DeviceLogin:
     """Approved or denied by *user*. Nothing is decided twice, nor late."""
     if login.state is not State.PENDING or over(login, now=now):
         raise Conflict("this code was used already, or its time is over", hint="bart login --no-browser")
-    return replace(login, state=State.APPROVED if approve else State.DENIED, user=user)
+    return replace(login, state=State.APPROVED if approve else State.DENIED, user=user, with_code=with_code)
 
 
 def over(login: DeviceLogin, *, now: datetime) -> bool:

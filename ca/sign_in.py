@@ -25,7 +25,7 @@ from ca.identity.provider import Proven, Refused
 from ca.issue import ENROL_NAMESPACE, Stored, possession, use_nonce
 from ca.provider_file import Person
 from ca.recheck import take_over
-from ca.store import Db, identities, logins, nodes, tokens, users
+from ca.store import Db, factors, identities, logins, nodes, tokens, users
 from ca.store import audit as log
 from ca.store.identities import StoredIdentity
 from ca.store.users import Account
@@ -47,6 +47,8 @@ class SignedIn:
     account: Account
     method: str
     """As the audit log names it: ``password``, ``password+code``, or the provider's name."""
+    with_code: bool = False
+    """Whether a second factor of ours was shown. A provider sees to its own."""
     recovery_codes: tuple[str, ...] = ()
 
 
@@ -63,8 +65,13 @@ async def with_password(authority: Authority, user: str, password: str, code: st
         await _refuse_counted_out(authority, user, source)
         account = await _checked(authority, user, password, source)
         recovery_codes = await second_factor.check(authority, account, code, source=source)
-    await authority.store.write(lambda db: logins.succeeded(db, account.name, source))
-    return SignedIn(account, "password+code" if code else "password", recovery_codes)
+
+    def work(db: Db) -> bool:
+        logins.succeeded(db, account.name, source)
+        return factors.confirmed(db, account.name) is not None
+
+    with_code = await authority.store.write(work)
+    return SignedIn(account, "password+code" if with_code else "password", with_code, recovery_codes)
 
 
 async def with_provider(authority: Authority, name: str, proven: Proven, *, source: str) -> SignedIn:
@@ -263,6 +270,13 @@ def _stored(
     if nodes.owner_of_key(db, key.fingerprint()) is not None:
         raise AccessDenied("this is a node's host key, not a person's", code="key_forbidden")
     held = authority.rights.view(db).roles
+    lacks_code = account.provider is None and not signed_in.with_code
+    if lacks_code and policy.needs_second_factor(account.identity, held):
+        raise AccessDenied(
+            "a role of yours wants a second factor, and this sign-in had none",
+            hint="sign out in the browser, and in again",
+            code="second_factor_required",
+        )
     stored = authority.issuer.store(
         db,
         CA.USER,

@@ -79,6 +79,7 @@ class DeviceLoginRow(SQLModel, table=True):
     source: str = Field(max_length=64)
     state: str = Field(max_length=16)
     user: str | None = Field(default=None, max_length=64)
+    with_code: bool = False
     created: datetime = Field(sa_type=UtcTime)
     expires: datetime = Field(sa_type=UtcTime, index=True)
     polled: datetime | None = Field(default=None, sa_type=UtcTime)

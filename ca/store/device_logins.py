@@ -24,6 +24,7 @@ def add(db: Db, login: DeviceLogin, code: str) -> None:
             host=login.host,
             source=login.source,
             state=login.state.value,
+            with_code=login.with_code,
             created=login.created,
             expires=login.expires,
         )
@@ -42,7 +43,12 @@ def by_user_code(db: Db, user_code: str) -> DeviceLogin | None:
 
 def save(db: Db, login: DeviceLogin) -> None:
     """What was decided, or that it was asked after."""
-    values = {"state": login.state.value, "user": login.user, "polled": login.polled}
+    values = {
+        "state": login.state.value,
+        "user": login.user,
+        "polled": login.polled,
+        "with_code": login.with_code,
+    }
     db.run(update(logins).where(logins.c.user_code == login.user_code).values(**values))
 
 
@@ -77,6 +83,7 @@ def _login(row: Row[tuple[object, ...]]) -> DeviceLogin:
         state=State(row.state),
         user=row.user,
         polled=row.polled,
+        with_code=row.with_code,
     )
 
 

@@ -15,7 +15,7 @@ from ca.errors import AccessDenied, Conflict, NotFound
 from ca.handover import MOST_PENDING
 from ca.wire import DeviceRequest
 from tests.ca import forge
-from tests.ca.house import House, house, possession
+from tests.ca.house import ROLES, House, house, possession
 
 SOURCE = "192.0.2.7"
 
@@ -225,6 +225,23 @@ async def test_who_is_closed_or_locked_out_meanwhile_gets_nothing(home: House) -
         answer = await home.web.post("/v1/login/exchange", json=await request(home, grant, verifier))
         assert (answer.status_code, answer.json()["error"]) == (403, error)
     assert not await home.events("certificate.issued")
+
+
+async def test_a_browser_that_showed_no_code_gives_no_certificate_where_a_role_wants_one(home: House) -> None:
+    await home.roles(ROLES.replace("- name: developer", "- name: developer\n    mfa: login"))
+    for with_code, status in ((False, 403), (True, 200)):
+        verifier = new_verifier()
+        grant = await handover.grant(
+            home.authority, "alice", login.challenge_of(verifier), source=SOURCE, with_code=with_code
+        )
+        answer = await home.web.post("/v1/login/exchange", json=await request(home, grant, verifier))
+        assert answer.status_code == status, answer.text
+        started = await device(home, verifier)
+        await handover.device_decide(
+            home.authority, started["user_code"], user="alice", approve=True, source=SOURCE, with_code=with_code
+        )
+        answer = await home.web.post("/v1/login/exchange", json=await request(home, started["grant"], verifier))
+        assert answer.status_code == status, answer.text
 
 
 async def test_signing_out_everywhere_ends_tokens_grants_and_certificates(home: House) -> None:

@@ -48,6 +48,7 @@ def upgrade() -> None:
         sa.Column("source", sa.String(64), nullable=False),
         sa.Column("state", sa.String(16), nullable=False),
         sa.Column("user", sa.String(64), nullable=True),
+        sa.Column("with_code", sa.Boolean(), nullable=False),
         sa.Column("created", sa.String(27), nullable=False),
         sa.Column("expires", sa.String(27), nullable=False),
         sa.Column("polled", sa.String(27), nullable=True),
