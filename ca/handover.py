@@ -45,7 +45,13 @@ async def grant(authority: Authority, user: str, challenge: str, *, source: str,
     """
 
     def work(db: Db) -> str:
-        text, _ = tokens.make(db, "code", life=GRANT_LIFE, user=user, data={"challenge": challenge, "source": source, "with_code": with_code})
+        text, _ = tokens.make(
+            db,
+            "code",
+            life=GRANT_LIFE,
+            user=user,
+            data={"challenge": challenge, "source": source, "with_code": with_code},
+        )
         return text
 
     return await authority.store.write(work)

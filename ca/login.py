@@ -55,9 +55,7 @@ def asked(challenge: str, *, host: str, source: str, user_code: str, now: dateti
     return DeviceLogin(user_code, challenge, host, source, created=now, expires=now + LIFE)
 
 
-def decided(
-    login: DeviceLogin, *, user: str, approve: bool, now: datetime, with_code: bool = False
-) -> DeviceLogin:
+def decided(login: DeviceLogin, *, user: str, approve: bool, now: datetime, with_code: bool = False) -> DeviceLogin:
     """Approved or denied by *user*. Nothing is decided twice, nor late."""
     if login.state is not State.PENDING or over(login, now=now):
         raise Conflict("this code was used already, or its time is over", hint="bart login --no-browser")

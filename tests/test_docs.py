@@ -5,7 +5,11 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import pytest
 import yaml
+
+from ca import claims, provider_file
+from ca.provider import GITHUB, OIDC
 
 HOUSE = Path(__file__).parents[1]
 
@@ -45,3 +49,49 @@ def test_no_page_or_lock_names_a_place_on_one_machine() -> None:
     texts = [*(HOUSE / "docs").rglob("*.md"), *HOUSE.glob("*.md"), *HOUSE.glob("requirements*.txt")]
     found = {path.name: match[0] for path in texts if (match := places.search(path.read_text()))}
     assert not found
+
+
+# --- identity providers ---------------------------------------------------------------------------------------
+
+RECIPES = sorted((HOUSE / "docs" / "how-to" / "sign-in").glob("*.md"))
+PROVIDER_FILE = (HOUSE / "docs" / "reference" / "provider-file.md").read_text()
+
+
+def yaml_in(page: str) -> list[str]:
+    return re.findall(r"^```yaml\n(.*?)^```$", page, flags=re.DOTALL | re.MULTILINE)
+
+
+@pytest.mark.parametrize("page", RECIPES, ids=[page.stem for page in RECIPES])
+def test_each_recipe_holds_one_file_that_is_understood_and_gives_roles(page: Path) -> None:
+    [text] = yaml_in(page.read_text())
+    provider = provider_file.parse(text)
+    assert provider.notes == ()
+    assert f"/sign-in/callback/{provider.name}" in page.read_text()
+    assert f"idp apply {provider.name}.yaml" in page.read_text()
+    assert f"idp test {provider.name}" in page.read_text()
+
+
+def test_the_example_of_the_reference_shows_every_field() -> None:
+    [text] = yaml_in(PROVIDER_FILE)
+    provider_file.parse(text)
+    assert set(yaml.safe_load(text)) == set(provider_file.FIELDS)
+
+
+def test_the_reference_describes_every_field_with_its_default() -> None:
+    rows = dict(re.findall(r"^\| `(\w+)` \| (.*) \|$", PROVIDER_FILE.partition("## Claims")[0], flags=re.MULTILINE))
+    assert set(rows) == set(provider_file.FIELDS)
+    for field, row in rows.items():
+        required = {kind for kind in (OIDC, GITHUB) if field in provider_file.REQUIRED[kind]}
+        assert ("required." in row) == (len(required) == 2), field
+        assert ("required for `oidc`." in row) == (required == {OIDC}), field
+    for kind, scopes in provider_file.DEFAULT_SCOPES.items():
+        assert f"`{kind}`: `[{', '.join(scopes)}]`" in rows["scopes"]
+    assert f"at most {provider_file.MOST_TRAITS}" in rows["traits"]
+    assert f"At most {claims.MOST_VALUES} values each, of at most {claims.LONGEST_TRAIT} characters" in rows["traits"]
+
+
+def test_the_reference_lists_every_refusal_and_every_claim_of_github() -> None:
+    source = (HOUSE / "ca" / "claims.py").read_text()
+    codes = set(re.findall(r'code="(\w+)"', source))
+    assert set(re.findall(r"^\| `(\w+)` \|", PROVIDER_FILE.partition("## Refusals")[2], flags=re.MULTILINE)) == codes
+    assert all(f"`{claim}`" in PROVIDER_FILE for claim in provider_file.GITHUB_CLAIMS)
