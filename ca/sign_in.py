@@ -91,6 +91,12 @@ async def with_provider(authority: Authority, name: str, proven: Proven, *, sour
     return SignedIn(account, name)
 
 
+def name_is_free(db: Db, provider: str, user: str) -> bool:
+    """Whether a newcomer of *provider* may be called *user*: it is nobody's name, or was freed (CA-12)."""
+    account = users.find(db, user)
+    return account is None or (account.provider == provider and identities.of_user(db, user) is None)
+
+
 async def refused_by_provider(authority: Authority, name: str, refused: BartizanError, *, source: str) -> None:
     """Write down that a sign-in with a provider came to nothing before anybody was proven."""
     await _note_refusal(authority, name, None, refused, source)
@@ -207,8 +213,7 @@ def _vouched(authority: Authority, db: Db, name: str, proven: Proven, person: Pe
 def _newcomer(db: Db, name: str, proven: Proven, person: Person) -> StoredIdentity:
     """Somebody who was never here: a new person, unless the name is somebody's."""
     before = users.find(db, person.user)
-    free = before is None or (before.provider == name and identities.of_user(db, person.user) is None)
-    if not free:
+    if not name_is_free(db, name, person.user):
         raise Refused(
             f"the name {person.user} belongs to another account here",
             hint=f"an administrator can free it: bartizan users unlink {person.user}",

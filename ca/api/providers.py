@@ -16,11 +16,12 @@ from ca import audit
 from ca.api.callers import Administrator, Caller, Here
 from ca.app import Authority
 from ca.errors import BartizanError, Conflict, InvalidInput, NotFound
-from ca.identity.provider import Probe
+from ca.identity.provider import Probe, Proven
 from ca.identity.registry import Ready
 from ca.provider import GITHUB
 from ca.provider_file import Person, Provider, parse, person
 from ca.recheck import abandon
+from ca.sign_in import name_is_free
 from ca.store import Db, identities, providers
 from ca.store import audit as log
 from ca.store.providers import StoredProvider
@@ -93,7 +94,7 @@ async def trial(name: str, trial: ProviderTrial, authority: Here, caller: Admini
     """Try a provider out; with a pasted token, say whom it would sign in and by which lines. Signs nobody in."""
     ready, now = await authority.providers.find(name), authority.clock()
     steps = [_step(probe) for probe in await ready.client.probe(now=now)]
-    found = None if trial.token is None else await _read(ready, trial.token, steps, now)
+    found = None if trial.token is None else await _read(authority, ready, trial.token, steps, now)
     ok = all(step.ok is not False for step in steps)
     tested = audit.ProviderTested(provider=name, ok=ok)
     await authority.store.write(lambda db: log.append(db, tested, actor=caller.actor))
@@ -173,7 +174,7 @@ def _view(
 # --- trying out -----------------------------------------------------------------------------------------------
 
 
-async def _read(ready: Ready, token: str, steps: list[TrialStep], now: datetime) -> Person | None:
+async def _read(authority: Authority, ready: Ready, token: str, steps: list[TrialStep], now: datetime) -> Person | None:
     """Whom the token would sign in; what was looked at is added to *steps*."""
     try:
         proven = await ready.client.read_token(token, now=now)
@@ -186,8 +187,19 @@ async def _read(ready: Ready, token: str, steps: list[TrialStep], now: datetime)
     except BartizanError as error:
         steps.append(TrialStep(what="person", ok=False, detail=f"{error} ({error.code})"))
         return None
-    steps.append(TrialStep(what="person", ok=True, detail=f"would sign in as {found.user}"))
+    steps.append(await authority.store.read(lambda db: _standing(db, ready.file.name, proven, found)))
     return found
+
+
+def _standing(db: Db, provider: str, proven: Proven, found: Person) -> TrialStep:
+    """Whether the name is theirs here. Who was here before keeps the name they had, whatever the claim says now."""
+    known = identities.find(db, proven.issuer, proven.subject)
+    if known is not None:
+        return TrialStep(what="person", ok=True, detail=f"would sign in as {known.user}, who was here before")
+    if name_is_free(db, provider, found.user):
+        return TrialStep(what="person", ok=True, detail=f"would sign in as {found.user}, new here")
+    detail = f"the name {found.user} belongs to another account here (principal_conflict)"
+    return TrialStep(what="person", ok=False, detail=detail)
 
 
 def _step(probe: Probe) -> TrialStep:

@@ -36,6 +36,7 @@ class StandIn:
 
     claims: dict[str, object] = field(default_factory=lambda: {"preferred_username": "alice", "groups": ["sre"]})
     probes: list[Probe] = field(default_factory=lambda: [Probe("discovery", True, "found")])
+    subject: str = "sub-1"
     refusal: Refused | None = None
     secrets: list[str | None] = field(default_factory=list)
 
@@ -54,7 +55,7 @@ class StandIn:
     async def read_token(self, token: str, *, now: datetime) -> Proven:
         if self.refusal is not None:
             raise self.refusal
-        return Proven("https://id.example.com", "sub-1", self.claims, None)
+        return Proven("https://id.example.com", self.subject, self.claims, None)
 
     async def close(self) -> None:
         pass
@@ -216,6 +217,19 @@ async def test_a_trial_says_whom_a_token_gives_by_which_line(home: House, stand_
     events = await home.events("provider.tested")
     assert len(events) == 2
     assert "canary-token" not in str(events)
+
+
+async def test_a_trial_says_whether_the_name_is_theirs(home: House, stand_in: StandIn) -> None:
+    """CA-12"""
+    await apply(home, secret=SECRET)
+    assert (await trial(home, token="x"))["steps"][-1]["detail"] == "would sign in as alice, new here"
+    await sign_in_alice(home)
+    assert (await trial(home, token="x"))["steps"][-1]["detail"] == "would sign in as alice, who was here before"
+    await home.user("bob", "developer")
+    stand_in.claims, stand_in.subject = {"preferred_username": "bob"}, "sub-2"
+    tested = await trial(home, token="x")
+    assert (tested["ok"], tested["steps"][-1]["ok"]) == (False, False)
+    assert tested["steps"][-1]["detail"] == "the name bob belongs to another account here (principal_conflict)"
 
 
 async def test_a_trial_that_fails_says_where(home: House, stand_in: StandIn) -> None:
