@@ -63,6 +63,7 @@ REQUIRED: Mapping[str, tuple[str, ...]] = {
     OIDC: ("name", "kind", "issuer", "client", "user", "allow"),
     GITHUB: ("name", "kind", "client", "allow"),
 }
+_ALWAYS = REQUIRED[GITHUB]
 OPTIONAL = ("title", "scopes", "names", "roles", "traits", "also", "unreachable_limit")
 FIELDS = (*REQUIRED[OIDC], *OPTIONAL)
 
@@ -126,10 +127,12 @@ class _Parser:
 
     def _found(self, root: yaml.Node, top: Mapping[str, yaml.Node]) -> dict[str, object]:
         """What each field says, by the names of Provider's fields."""
-        kind = self._read(top, "kind", lambda node: choice(node, "kind", KINDS)) or OIDC
-        for required in REQUIRED[kind]:
-            if required not in top:
-                self._problem(root, f"the file has no field {required!r}, expected {', '.join(REQUIRED[kind])}")
+        told = self._read(top, "kind", lambda node: choice(node, "kind", KINDS))
+        kind = told or OIDC
+        required = REQUIRED[kind] if told else _ALWAYS
+        for field in required:
+            if field not in top:
+                self._problem(root, f"the file has no field {field!r}, expected {', '.join(required)}")
         claim = _github_claim if kind == GITHUB else _claim
         issuer = self._read(top, "issuer", _issuer if kind == OIDC else _origin) or GITHUB_ISSUER
         return {
@@ -140,7 +143,7 @@ class _Parser:
             "client": self._read(top, "client", _client),
             "scopes": self._read(top, "scopes", lambda node: _scopes(node, kind)) or DEFAULT_SCOPES[kind],
             "user": self._read(top, "user", lambda node: _user(node, claim)) or Naming(line(root), GITHUB_USER),
-            "allow": tuple(self._allow(top, claim, issuer)),
+            "allow": tuple(self._allow(top, claim, anybody=kind == GITHUB or issuer in OPEN_TO_ALL)),
             "names": self._names(top),
             "roles": tuple(self._each(top, "roles", lambda node: _role_entry(node, claim))),
             "traits": tuple(self._traits(top, claim)),
@@ -164,16 +167,17 @@ class _Parser:
         found = [self._read({name: node}, name, read) for node in nodes]
         return [one for one in found if one is not None]
 
-    def _allow(self, top: Mapping[str, yaml.Node], claim: Callable[[yaml.Node], str], issuer: str) -> Iterator[When]:
-        open_to_all = issuer in OPEN_TO_ALL or claim is _github_claim
-        node = top.get("allow")
-        if isinstance(node, yaml.ScalarNode):
-            if found := self._read(top, "allow", lambda node: _everybody(node, open_to_all)):
+    def _allow(
+        self, top: Mapping[str, yaml.Node], claim: Callable[[yaml.Node], str], *, anybody: bool
+    ) -> Iterator[When]:
+        """Who may sign in. *anybody*: the provider vouches for whoever makes an account, so this must be narrowed."""
+        if isinstance(top.get("allow"), yaml.ScalarNode):
+            if found := self._read(top, "allow", lambda node: _everybody(node, anybody)):
                 yield found
             return
         for condition in self._each(top, "allow", lambda node: _condition(node, "an allow-condition", claim)):
-            if open_to_all and not _narrows(condition):
-                self._problems.append(Problem(condition.line, f"this lets in everybody on {issuer}, {_NARROW}"))
+            if anybody and not _narrows(condition):
+                self._problems.append(Problem(condition.line, f"this lets in anybody with an account there, {_NARROW}"))
             yield condition
 
     def _names(self, top: Mapping[str, yaml.Node]) -> dict[str, tuple[str, int]]:
@@ -300,10 +304,10 @@ def _person_name(node: yaml.Node) -> str:
     return name
 
 
-def _everybody(node: yaml.Node, open_to_all: bool) -> Everybody:
+def _everybody(node: yaml.Node, anybody: bool) -> Everybody:
     if word(node, "allow") != "*":
         raise Refused(node, f'allow is {shown(node.value)}, expected "*" or conditions such as [{{groups: [ops]}}]')
-    if open_to_all:
+    if anybody:
         raise Refused(node, f'allow is "*", and anybody makes an account there: {_NARROW}')
     return Everybody(line(node))
 

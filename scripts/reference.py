@@ -16,7 +16,7 @@ import os
 import pkgutil
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import ModuleType
 
@@ -176,7 +176,10 @@ def errors() -> str:
     from ca.model import DenyCode
 
     status = getattr(_module("ca.api.render"), "STATUS", {})
-    narrowed = _narrowed_codes({kind.__name__ for kind in tree.BartizanError.__subclasses__()})
+    importlib.import_module("ca.identity.provider")  # errors of its own, below those of the tree
+    narrowed = _narrowed_codes(
+        {name: kind.__name__ for kind in tree.BartizanError.__subclasses__() for name in _names(kind)}
+    )
     page = [
         "# Errors",
         "",
@@ -201,8 +204,15 @@ def errors() -> str:
     return "\n".join(page)
 
 
-def _narrowed_codes(kinds: set[str]) -> dict[str, set[str]]:
-    """Every ``Kind(…, code="narrow")`` in the source."""
+def _names(kind: type) -> Iterator[str]:
+    """The names of an error and of all errors below it."""
+    yield kind.__name__
+    for below in kind.__subclasses__():
+        yield from _names(below)
+
+
+def _narrowed_codes(kinds: Mapping[str, str]) -> dict[str, set[str]]:
+    """Every ``Kind(…, code="narrow")`` in the source, by the kind that the error belongs to."""
     found: dict[str, set[str]] = {}
     for path in sorted(
         path for room in ("ca", "bastion", "recordings", "cli") for path in (HOUSE / room).rglob("*.py")
@@ -213,7 +223,7 @@ def _narrowed_codes(kinds: set[str]) -> dict[str, set[str]]:
                     for keyword in keywords:
                         match keyword:
                             case ast.keyword(arg="code", value=ast.Constant(value=str(code))):
-                                found.setdefault(name, set()).add(code)
+                                found.setdefault(kinds[name], set()).add(code)
     return found
 
 

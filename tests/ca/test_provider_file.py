@@ -74,6 +74,12 @@ def test_what_is_left_out_has_its_default():
     assert (found.names, found.roles, found.traits, found.also, found.unreachable_limit) == ({}, (), (), (), None)
 
 
+def test_a_wrong_kind_is_not_followed_by_complaints_of_the_other_kind():
+    with pytest.raises(ProviderError) as caught:
+        parse(github(kind="gihub", issuer="https://github.example.com"))
+    assert caught.value.lines() == ["idp.yaml:2: kind is 'gihub', expected oidc or github (did you mean github?)"]
+
+
 def test_github_has_its_own_defaults():
     found = parse(ON_GITHUB)
     assert (found.issuer, found.scopes) == ("https://github.com", ("read:org", "user:email"))
@@ -191,10 +197,10 @@ WRONG = [
     (oidc(allow=f"[{{groups: {'x' * 257}}}]"), "6: a pattern is longer than 256 characters"),
     # issuers where anybody has an account
     (github(allow='"*"'), '4: allow is "*", and anybody makes an account there: expected conditions such as'),
-    (github(allow="[{orgs: '*'}]"), "4: this lets in everybody on https://github.com, expected conditions"),
-    (github(allow="[{orgs: [example]}, {login: '?*'}]"), "4: this lets in everybody on https://github.com, expected"),
-    (github(allow="[{orgs: [example, '*']}]"), "4: this lets in everybody on https://github.com, expected"),
-    (github(allow="[{email_verified: 'true'}]"), "4: this lets in everybody on https://github.com, expected"),
+    (github(allow="[{orgs: '*'}]"), "4: this lets in anybody with an account there, expected conditions"),
+    (github(allow="[{orgs: [example]}, {login: '?*'}]"), "4: this lets in anybody with an account there, expected"),
+    (github(allow="[{orgs: [example, '*']}]"), "4: this lets in anybody with an account there, expected"),
+    (github(allow="[{email_verified: 'true'}]"), "4: this lets in anybody with an account there, expected"),
     (oidc(issuer="https://accounts.google.com"), '6: allow is "*", and anybody makes an account there'),
     (github(allow="[{groups: x}]"), "4: GitHub gives no 'groups', expected login, id, email, email_verified, orgs or"),
     (github(allow="[{team: x}]"), "(did you mean teams?)"),
