@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import click
 
 from ca import wire
-from ca.errors import InvalidInput
+from ca.errors import Conflict, InvalidInput
 from cli import output, secret
 from cli.client import Authority
 from cli.roles import names_in_force
@@ -45,8 +45,8 @@ def list_(way: WayIn, as_json: bool) -> None:
         output.as_json(known)
         return
     output.table(
-        ("user", "roles", "state", "second factor", "since"),
-        ([user.name, user.roles, _state(user), user.has_factor, user.created] for user in known),
+        ("user", "roles", "signs in with", "state", "since"),
+        ([user.name, user.roles, _signs_in_with(user), _state(user), user.created] for user in known),
         empty=f"nobody yet: {way.program} users add NAME --role ROLE",
     )
 
@@ -111,6 +111,22 @@ def reset_factor(way: WayIn, name: str) -> None:
     output.note(f"{name} has no second factor any more, and signs in anew")
 
 
+@users.command()
+@click.argument("name")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@pass_way
+def unlink(way: WayIn, name: str, yes: bool) -> None:
+    """Cut the tie between NAME and an account at an identity provider, so that another account may take the name.
+
+    For somebody whose account there was made anew. Ends all that NAME was given.
+    """
+    if not yes and not output.confirm(f"Whoever the provider next calls {name} becomes {name} here. Cut the tie?"):
+        raise Conflict("nothing was changed", hint=f"{way.program} users unlink {name} --yes")
+    with way.open() as authority:
+        authority.unlink_user(name)
+    output.note(f"{name} is tied to no account any more; the next one that the provider calls so becomes {name}")
+
+
 def _told(result: wire.AddedUser, done: str, *, as_json: bool) -> None:
     if as_json:
         output.as_json(result)
@@ -134,4 +150,12 @@ def _warned(authority: Authority, held: Sequence[str]) -> None:
 def _state(user: wire.User) -> str:
     if user.disabled:
         return "disabled"
+    if user.provider is not None:
+        return "refused" if user.refused else "active"
     return "active" if user.has_password else "invited"
+
+
+def _signs_in_with(user: wire.User) -> str:
+    if user.provider is not None:
+        return user.provider
+    return "password+code" if user.has_factor else "password"
