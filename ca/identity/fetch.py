@@ -107,7 +107,7 @@ class WayOut:
         try:
             async with asyncio.timeout(self._seconds):
                 await _refuse_false_localhost(url)
-                async with self._client.stream(method, url, headers=headers, data=form, auth=_nobody) as response:
+                async with self._client.stream(method, url, headers=headers, data=form) as response:
                     return await _read(host, response)
         except (TimeoutError, httpx.TimeoutException) as error:
             raise Unreachable(f"{host} did not answer within {self._seconds:g} s") from error
@@ -150,11 +150,6 @@ async def _refuse_false_localhost(url: str) -> None:
         found = await asyncio.get_running_loop().getaddrinfo("localhost", parsed.port, type=socket.SOCK_STREAM)
         if not all(ipaddress.ip_address(address[0]).is_loopback for *_, address in found):
             raise Unreachable("localhost is not this machine here", code="provider_address")
-
-
-def _nobody(request: httpx.Request) -> httpx.Request:
-    """No credentials but those in the headers that were given (httpx would look for a .netrc)."""
-    return request
 
 
 async def _read(host: str, response: httpx.Response) -> Answer:

@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from email.utils import formatdate
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
+from typing import Any, Protocol, TypeVar
 from urllib.parse import parse_qs, unquote_plus, urlsplit
 
 from joserfc import jws
@@ -37,6 +37,7 @@ class Asked:
 
     method: str
     path: str
+    query: Mapping[str, str]
     headers: Mapping[str, str]
     form: Mapping[str, str]
 
@@ -84,7 +85,7 @@ class Provider:
 
     def authorize(self, address: str) -> dict[str, str]:
         """What the browser brings back after somebody signed in at *address*."""
-        query = {name: values[0] for name, values in parse_qs(urlsplit(address).query).items()}
+        query = _once_each(urlsplit(address).query)
         code = secrets.token_urlsafe(16)
         self._codes[code] = query
         return {"code": code, "state": query["state"], "iss": self.issuer}
@@ -167,9 +168,27 @@ class Provider:
 
 
 @contextmanager
-def running_provider(provider: Provider | None = None) -> Iterator[Provider]:
-    """Serve *provider* on a free loopback port."""
-    state = provider or Provider()
+def running_provider() -> Iterator[Provider]:
+    with serving(Provider()) as provider:
+        yield provider
+
+
+class State(Protocol):
+    """What a server of the tests answers."""
+
+    issuer: str
+    ahead: float
+    over: threading.Event
+
+    def answer(self, asked: Asked) -> Reply: ...
+
+
+S = TypeVar("S", bound=State)
+
+
+@contextmanager
+def serving(state: S) -> Iterator[S]:
+    """Serve *state* on a free loopback port, which becomes its issuer."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -179,17 +198,18 @@ def running_provider(provider: Provider | None = None) -> Iterator[Provider]:
             self._take()
 
         def _take(self) -> None:
+            where = urlsplit(self.path)
             size = int(self.headers.get("content-length", 0))
-            form = {name: values[0] for name, values in parse_qs(self.rfile.read(size).decode()).items()}
             headers = {name.lower(): value for name, value in self.headers.items()}
-            self._send(state.answer(Asked(self.command, urlsplit(self.path).path, headers, form)))
+            form = _once_each(self.rfile.read(size).decode())
+            self._send(state.answer(Asked(self.command, where.path, _once_each(where.query), headers, form)))
 
         def _send(self, reply: Reply) -> None:
             state.over.wait(reply.pause)
             body = reply.body if isinstance(reply.body, bytes) else json.dumps(reply.body).encode()
+            kind = {} if isinstance(reply.body, bytes) else {"Content-Type": "application/json"}
             try:
                 self.send_response(reply.status)
-                kind = {} if isinstance(reply.body, bytes) else {"Content-Type": "application/json"}
                 for name, value in (kind | dict(reply.headers)).items():
                     self.send_header(name, value)
                 self.end_headers()
@@ -206,7 +226,7 @@ def running_provider(provider: Provider | None = None) -> Iterator[Provider]:
             pass
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    state.issuer = state.issuer or f"http://127.0.0.1:{server.server_port}"
+    state.issuer = f"http://127.0.0.1:{server.server_port}"
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
     try:
@@ -216,6 +236,10 @@ def running_provider(provider: Provider | None = None) -> Iterator[Provider]:
         server.shutdown()
         server.server_close()
         thread.join()
+
+
+def _once_each(text: str) -> dict[str, str]:
+    return {name: values[0] for name, values in parse_qs(text).items()}
 
 
 def signed(header: dict[str, Any], payload: str, key: Key) -> str:
