@@ -25,6 +25,7 @@ demo: install  ## watch the product work, with real ssh and sshd, in under a min
 
 test: dev  ## run all tests that take less than minutes (ARGS="-k word" narrows)
 	@scripts/system-packages openssh-server zstd rsync
+	@$(BIN)/python -m tests.idp
 	@$(BIN)/pytest -n $(JOBS) --dist loadscope $(ARGS)
 
 test-long: dev  ## run the tests that take minutes
@@ -58,4 +59,4 @@ lock: dev  ## choose the newest allowed versions and write both lock files
 	@scripts/lock
 
 clean:  ## remove what these targets made, .venv included
-	@rm -rf .venv build dist site .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache .cache
+	@rm -rf .venv tests/idp/node_modules build dist site .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache .cache

@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
+from tests.idp import Idp, running_idp
 from tests.product import Person, Product, Site, running_product, running_site
 
 # Two cores are shared by everything that runs here: how long one example took says nothing.
@@ -107,3 +108,19 @@ def own_product(tmp_path: Path) -> Iterator[Product]:
     """An empty product of this test alone, to be locked up, filled up or killed."""
     with running_product(tmp_path / "own") as running:
         yield running
+
+
+# --- the identity provider ------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="session")
+def _idp_of_this_worker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Idp]:
+    with running_idp(tmp_path_factory.mktemp("idp")) as running:
+        yield running
+
+
+@pytest.fixture
+def idp(_idp_of_this_worker: Idp) -> Idp:
+    """A real OpenID provider, without accounts until the test makes some."""
+    _idp_of_this_worker.forget_accounts()
+    return _idp_of_this_worker
