@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 from ca import provider_file
 from ca.errors import NotFound
+from ca.identity.github import GitHub
+from ca.identity.oidc import Oidc
 from ca.identity.provider import IdentityProvider
 from ca.sealing import Sealer
 from ca.store import Db, Store
@@ -70,8 +72,5 @@ class Providers:
 
 def opened(text: str, secret: str | None) -> tuple[Provider, IdentityProvider]:
     """The provider that *text* describes, and a client for it. The caller closes it."""
-    from ca.identity.github import GitHub
-    from ca.identity.oidc import Oidc
-
     file = provider_file.parse(text)
     return file, Oidc(file, secret) if file.kind == "oidc" else GitHub(file, secret)
