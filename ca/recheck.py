@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from contextlib import suppress
 from datetime import datetime, timedelta
+from enum import StrEnum
 from typing import TYPE_CHECKING
 from weakref import WeakValueDictionary
 
@@ -42,6 +43,19 @@ PAUSE = timedelta(seconds=60)
 logger = structlog.get_logger()
 
 
+class Outcome(StrEnum):
+    """What came of asking about one person."""
+
+    SAME = "same"
+    """The provider says what it said before."""
+    CHANGED = "changed"
+    """Other roles or traits than before."""
+    REFUSED = "refused"
+    UNREACHABLE = "unreachable"
+    NOTHING_TO_ASK_WITH = "nothing_to_ask_with"
+    """The provider gave no refresh token: the next sign-in tells."""
+
+
 class Recheck:
     """Asks, one question at a time for each person."""
 
@@ -65,6 +79,21 @@ class Recheck:
                 return
             await self._ask(identity, identity.renewal, now)
 
+    async def now(self, provider: str, user: str | None = None) -> dict[str, Outcome]:
+        """Ask about everybody of *provider* (or *user* alone) at once, however young the last word is."""
+
+        def work(db: Db) -> list[str]:
+            return [account.name for account in users.of_provider(db, provider) if user in (None, account.name)]
+
+        return {name: await self._now(name) for name in await self._store.read(work)}
+
+    async def _now(self, user: str) -> Outcome:
+        async with self._turns.setdefault(user, asyncio.Lock()):
+            identity, now = await self._store.read(lambda db: (identities.of_user(db, user), db.now))
+            if identity is None or identity.renewal is None:
+                return Outcome.NOTHING_TO_ASK_WITH
+            return await self._ask(identity, identity.renewal, now)
+
     async def keep(self, stopping: asyncio.Event) -> None:
         """Ask about everybody who has a live session, until told to stop."""
         while not stopping.is_set():
@@ -83,25 +112,23 @@ class Recheck:
         for user in await self._store.read(_at_work):
             await self.fresh(user, older_than=DUE)
 
-    async def _ask(self, identity: StoredIdentity, renewal: str, now: datetime) -> None:
+    async def _ask(self, identity: StoredIdentity, renewal: str, now: datetime) -> Outcome:
         try:
             ready = await self._providers.find(identity.provider)
         except NotFound:
-            await self._refused(identity, "your identity provider was removed here")
-            return
+            return await self._refused(identity, "your identity provider was removed here")
         try:
             async with asyncio.timeout(ANSWER_SECONDS):
                 secret = self._sealer.open(identity.about, renewal)
                 proven = await ready.client.ask_again(secret, subject=identity.subject, now=now)
             person = provider_file.person(ready.file, proven.claims)
         except Refused as refused:
-            await self._refused(identity, f"{ready.file.title} no longer vouches for you: {refused}")
+            return await self._refused(identity, f"{ready.file.title} no longer vouches for you: {refused}")
         except (Unreachable, TimeoutError) as error:
-            await self._unreachable(identity, ready, str(error) or "it did not answer in time", now)
-        else:
-            await self._vouched(identity, proven, person, now)
+            return await self._unreachable(identity, ready, str(error) or "it did not answer in time", now)
+        return await self._vouched(identity, proven, person)
 
-    async def _vouched(self, identity: StoredIdentity, proven: Proven, person: Person, now: datetime) -> None:
+    async def _vouched(self, identity: StoredIdentity, proven: Proven, person: Person) -> Outcome:
         self._failed.pop(identity.user, None)
         renewal = None if proven.renewal is None else self._sealer.seal(identity.about, proven.renewal)
 
@@ -112,23 +139,25 @@ class Recheck:
                 log.append(db, returned, actor="authority")
             return take_over(db, identity, person, renewal=renewal or identity.renewal, actor="authority")
 
-        if await self._store.write(work):
-            await self._live.reconsider()
+        if not await self._store.write(work):
+            return Outcome.SAME
+        await self._live.reconsider()
+        return Outcome.CHANGED
 
-    async def _refused(self, identity: StoredIdentity, reason: str) -> None:
+    async def _refused(self, identity: StoredIdentity, reason: str) -> Outcome:
         self._failed.pop(identity.user, None)
         self._metrics.logins.labels("refused").inc()
         await self._store.write(lambda db: _refuse(db, identity, reason))
         await self._live.reconsider()
+        return Outcome.REFUSED
 
-    async def _unreachable(self, identity: StoredIdentity, ready: Ready, problem: str, now: datetime) -> None:
+    async def _unreachable(self, identity: StoredIdentity, ready: Ready, problem: str, now: datetime) -> Outcome:
         self._failed[identity.user] = now
         logger.warning("identity provider unreachable", provider=identity.provider, problem=problem)
         limit = ready.file.unreachable_limit
         if limit is not None and now - identity.checked >= limit:
             reason = f"{ready.file.title} could not be asked since {identity.checked:%H:%M} UTC"
-            await self._refused(identity, reason)
-            return
+            return await self._refused(identity, reason)
 
         def work(db: Db) -> None:
             told = identity.provider in identities.silent_since(db)
@@ -138,6 +167,7 @@ class Recheck:
                 log.append(db, event, actor="authority")
 
         await self._store.write(work)
+        return Outcome.UNREACHABLE
 
 
 def take_over(db: Db, identity: StoredIdentity, person: Person, *, renewal: str | None, actor: str) -> bool:

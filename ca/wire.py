@@ -313,6 +313,18 @@ class ProviderTested(Shape):
     person: TrialPerson | None = None
 
 
+class Recheck(Shape):
+    """Whom to ask the provider about; everybody whom it vouches for when absent."""
+
+    user: Name | None = None
+
+
+class Rechecked(Shape):
+    """By person: ``same``, ``changed``, ``refused``, ``unreachable`` or ``nothing_to_ask_with``."""
+
+    outcomes: dict[str, str]
+
+
 class TrialLink(Shape):
     """A page on which one signs in with the provider and sees what it would give; nobody is signed in by it."""
 

@@ -171,6 +171,9 @@ class Authority(AbstractContextManager["Authority"]):
     def remove_factor(self, code: wire.FactorCode) -> None:
         self._send("DELETE", "/v1/me/second-factor", code)
 
+    def recheck(self, provider: str, whom: wire.Recheck) -> wire.Rechecked:
+        return self._call("POST", f"/v1/idp/{quote(provider, safe='')}/recheck", wire.Rechecked, whom)
+
     def unlink_user(self, name: str) -> None:
         self._send("POST", f"/v1/users/{quote(name, safe='')}/unlinking")
 

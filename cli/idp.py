@@ -16,6 +16,13 @@ from cli.roles import names_in_force
 from cli.way_in import WayIn, pass_way
 
 MARKS = {True: "ok", False: "failed", None: "not tried"}
+OUTCOMES = {
+    "same": "yes, as before",
+    "changed": "yes, with other roles or traits",
+    "refused": "no: signed out, sessions ended",
+    "unreachable": "nothing: it does not answer",
+    "nothing_to_ask_with": "not asked: it gave no refresh token",
+}
 
 
 @click.group()
@@ -131,6 +138,25 @@ def show(way: WayIn, name: str, as_json: bool) -> None:
     output.note(f"client secret: {'stored' if found.has_secret else 'none'}; {_people(found.users)} signed in with it")
     output.note(f"redirect URI: {found.callback_url}")
     output.block(found.text)
+
+
+@idp.command()
+@click.argument("name")
+@click.option("--user", help="Ask about this person alone.")
+@click.option("--json", "as_json", is_flag=True, help="Print what came of it as JSON.")
+@pass_way
+def recheck(way: WayIn, name: str, user: str | None, as_json: bool) -> None:
+    """Ask the provider NAME now whether it still vouches for people, instead of within five minutes."""
+    with way.open() as authority:
+        found = authority.recheck(name, wire.Recheck(user=user)).outcomes
+    if as_json:
+        output.as_json(found)
+        return
+    output.table(
+        ("user", "the provider says"),
+        ([one, OUTCOMES.get(came, came)] for one, came in sorted(found.items())),
+        empty=f"nobody has signed in with {name} yet",
+    )
 
 
 @idp.command()

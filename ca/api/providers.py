@@ -31,6 +31,8 @@ from ca.wire import (
     ProviderTested,
     ProviderTrial,
     ProviderView,
+    Recheck,
+    Rechecked,
     TrialPerson,
     TrialStep,
 )
@@ -99,6 +101,16 @@ async def trial(name: str, trial: ProviderTrial, authority: Here, caller: Admini
     tested = audit.ProviderTested(provider=name, ok=ok)
     await authority.store.write(lambda db: log.append(db, tested, actor=caller.actor))
     return ProviderTested(ok=ok, steps=steps, person=None if found is None else _shown(found))
+
+
+@router.post("/{name}/recheck")
+async def recheck(name: str, whom: Recheck, authority: Here, caller: Administrator) -> Rechecked:
+    """Ask the provider now whether it still vouches for people. What it says counts at once."""
+    await authority.providers.find(name)
+    outcomes = await authority.recheck.now(name, whom.user)
+    if whom.user is not None and not outcomes:
+        raise NotFound(f"{name} vouches for no {whom.user[:64]!a} here", hint="bartizan users list")
+    return Rechecked(outcomes={user: outcome.value for user, outcome in outcomes.items()})
 
 
 def callback_url(authority: Authority, name: str) -> str:

@@ -424,3 +424,22 @@ async def test_our_clock_five_minutes_off_has_one_outcome(home: House, corp: Dia
     home.clock.now += timedelta(minutes=10)
     await home.authority.recheck.fresh("alice")
     assert corp.asked == ["r"]
+
+
+async def test_an_administrator_can_ask_at_once(home: House, corp: Diary) -> None:
+    await with_provider(home.authority, "corp", proven(), source=SOURCE)
+    await with_provider(home.authority, "corp", proven("b", None, preferred_username="bob"), source=SOURCE)
+    ask = "/v1/idp/corp/recheck"
+    assert (await home.operator.post(ask, json={})).json() == {
+        "outcomes": {"alice": "same", "bob": "nothing_to_ask_with"}
+    }
+    for says, outcome in (
+        ({**ALICE, "groups": ["staff"]}, "changed"),
+        (Unreachable("it does not answer"), "unreachable"),
+        (Refused("no", code="identity_refused"), "refused"),
+    ):
+        corp.says = says  # type: ignore[assignment]
+        answer = await home.operator.post(ask, json={"user": "alice"})
+        assert answer.json() == {"outcomes": {"alice": outcome}}
+    assert (await home.operator.post(ask, json={"user": "nobody"})).status_code == 404
+    assert (await home.operator.post("/v1/idp/other/recheck", json={})).status_code == 404
