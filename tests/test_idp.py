@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -13,6 +13,7 @@ import pytest
 
 from ca.identity.oidc import Oidc
 from ca.identity.provider import Attempt, Refused
+from ca.provider_file import Provider, parse, person
 from tests.idp import HERE, PASSWORD, Idp, running_idp
 
 ATTEMPT = Attempt(
@@ -23,18 +24,26 @@ ATTEMPT = Attempt(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Described:
-    issuer: str
-    client: str
-    scopes: tuple[str, ...] = ("openid", "profile", "email", "groups", "offline_access")
-    also: tuple[str, ...] = ()
-    claims_used: frozenset[str] = frozenset({"preferred_username", "groups"})
+FILE = """
+name: corp
+kind: oidc
+issuer: {idp.issuer}
+client: {idp.client}
+scopes: [openid, profile, email, groups, offline_access]
+user: preferred_username
+allow: "*"
+roles:
+  - {{when: {{groups: [sre]}}, roles: [operator]}}
+"""
+
+
+def described(idp: Idp) -> Provider:
+    return parse(FILE.format(idp=idp))
 
 
 @pytest.fixture
 async def door(idp: Idp) -> AsyncIterator[Oidc]:
-    made = Oidc(Described(idp.issuer, idp.client), idp.secret)
+    made = Oidc(described(idp), idp.secret)
     yield made
     await made.close()
 
@@ -53,10 +62,12 @@ async def test_a_person_signs_in_changes_and_leaves(idp: Idp, door: Oidc) -> Non
     assert (proven.issuer, proven.subject) == (idp.issuer, idp.subject("alice"))
     assert (proven.claims["preferred_username"], proven.claims["groups"]) == ("alice", ["sre"])
     assert proven.claims["email_verified"] is True
+    assert person(described(idp), proven.claims).roles == {"operator"}
 
     idp.set_account("alice", groups=[])
     again = await door.ask_again(str(proven.renewal), subject=proven.subject, now=now())
     assert again.claims["groups"] == []
+    assert person(described(idp), again.claims).roles == frozenset()
     assert again.renewal not in (None, proven.renewal)
 
     idp.disable("alice")
@@ -91,7 +102,7 @@ async def test_the_real_provider_refuses_the_verifier_of_another_sign_in(idp: Id
 
 async def test_without_offline_access_there_is_no_renewal(idp: Idp) -> None:
     idp.set_account("dave")
-    made = Oidc(Described(idp.issuer, idp.client, scopes=("openid", "profile")), idp.secret)
+    made = Oidc(replace(described(idp), scopes=("openid", "profile")), idp.secret)
     proven = await made.prove(ATTEMPT, idp.sign_in(await made.address(ATTEMPT), "dave"), now=now())
     await made.close()
     assert proven.renewal is None
@@ -113,7 +124,7 @@ async def test_the_real_provider_passes_its_trial(idp: Idp, door: Oidc) -> None:
 
 
 async def test_a_trial_with_another_secret_says_so(idp: Idp) -> None:
-    made = Oidc(Described(idp.issuer, idp.client), "another")
+    made = Oidc(described(idp), "another")
     client = (await made.probe(now=now()))[-1]
     await made.close()
     assert client.ok is False
@@ -123,7 +134,7 @@ async def test_a_trial_with_another_secret_says_so(idp: Idp) -> None:
 async def test_a_provider_may_put_all_claims_into_the_token(tmp_path: Path) -> None:
     with running_idp(tmp_path / "idp", claims_by_user_information=False) as idp:
         idp.set_account("alice", groups=["sre"])
-        made = Oidc(Described(idp.issuer, idp.client), idp.secret)
+        made = Oidc(described(idp), idp.secret)
         proven = await made.prove(ATTEMPT, idp.sign_in(await made.address(ATTEMPT), "alice"), now=now())
         await made.close()
     assert proven.claims["groups"] == ["sre"]

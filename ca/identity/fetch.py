@@ -104,6 +104,8 @@ class WayOut:
         self, method: str, url: str, headers: Mapping[str, str] | None, form: Mapping[str, str] | None
     ) -> Answer:
         host = origin(self.permit(url)).host
+        if self._client.is_closed:
+            raise Unreachable("the provider's file was changed a moment ago: try again")
         try:
             async with asyncio.timeout(self._seconds):
                 await _refuse_false_localhost(url)

@@ -2,9 +2,9 @@
 GitHub, which speaks OAuth but not OpenID Connect: who somebody is comes from its API, asked with the token that the
 sign-in gave. github.com, or a GitHub Enterprise Server.
 
-The claims it makes: ``login``, ``id``, ``name``, ``email`` and ``email_verified`` (the primary address, if verified),
-``orgs`` (their names) and ``teams`` (``ORG/TEAM``). The person is (issuer, numeric id): names can be given away. Only
-what the file reads is asked for. The access token is the renewal: it does not run out until somebody takes it back.
+The claims it makes: ``login``, ``id``, ``name``, ``orgs`` (their names), ``teams`` (``ORG/TEAM``), and ``email`` with
+``email_verified``: the primary address, if GitHub verified it. Only what the file reads is asked for. The person is
+(issuer, numeric id): names can be given away. The access token is the renewal: it holds until somebody takes it back.
 """
 
 from __future__ import annotations

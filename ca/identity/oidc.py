@@ -37,7 +37,7 @@ NO_PLACE = "https://bartizan.invalid/"
 
 
 class Described(Protocol):
-    """What is needed of a provider's file."""
+    """What is needed of a provider's file (``ca/provider.py``)."""
 
     @property
     def issuer(self) -> str: ...

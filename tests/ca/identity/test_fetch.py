@@ -3,10 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 import time
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from ipaddress import IPv4Address
+from pathlib import Path
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from ca.identity.fetch import MOST_BYTES, Answer, WayOut, origin
 from ca.identity.provider import Unreachable
@@ -141,6 +149,70 @@ async def test_an_answer_that_comes_a_drop_at_a_time_is_not_waited_for() -> None
         with pytest.raises(Unreachable, match=r"within 0\.5 s"):
             await way.get(place)
         await way.close()
+
+
+async def test_what_speaks_another_protocol_is_unreachable() -> None:
+    async def greet(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"SSH-2.0-OpenSSH_9.2\r\n")
+        await writer.drain()
+        writer.close()
+
+    server = await asyncio.start_server(greet, "127.0.0.1", 0)
+    place = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    async with server:
+        way = WayOut([place])
+        with pytest.raises(Unreachable, match=r"127\.0\.0\.1 cannot be asked"):
+            await way.get(place)
+        await way.close()
+
+
+async def test_a_certificate_is_believed_when_the_system_believes_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}")
+        await writer.drain()
+        writer.close()
+
+    server = await asyncio.start_server(answer, "127.0.0.1", 0, ssl=self_signed(tmp_path))
+    place = f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    async with server:
+        strict = WayOut([place])
+        with pytest.raises(Unreachable, match="certificate verify failed"):
+            await strict.get(place)
+        await strict.close()
+        monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "certificate.pem"))
+        trusting = WayOut([place])
+        assert (await trusting.get(place)).json() == {}
+        await trusting.close()
+
+
+def self_signed(folder: Path) -> ssl.SSLContext:
+    """A server's context with a certificate of its own for 127.0.0.1, which lies in *folder* too."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "127.0.0.1")])
+    today = datetime.now(UTC)
+    made = (
+        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+        .not_valid_before(today - timedelta(days=1))
+        .not_valid_after(today + timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(IPv4Address("127.0.0.1"))]), critical=False)
+        .sign(key, SHA256())
+    )
+    secret = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    (folder / "certificate.pem").write_bytes(made.public_bytes(Encoding.PEM))
+    (folder / "key.pem").write_bytes(secret)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(folder / "certificate.pem", folder / "key.pem")
+    return context
+
+
+async def test_a_way_that_was_closed_meanwhile_is_unreachable(provider: Provider) -> None:
+    way = WayOut([provider.issuer])
+    await way.close()
+    with pytest.raises(Unreachable, match="try again"):
+        await way.get(provider.issuer)
 
 
 async def test_a_provider_that_is_down_is_unreachable() -> None:
