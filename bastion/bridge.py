@@ -7,7 +7,7 @@ from typing import Protocol, assert_never
 
 from bastion import relay
 from bastion.channels import Kind, Start
-from bastion.relay import ChannelRelay, Inspector, Message, Order, printable
+from bastion.relay import ChannelRelay, Inspector, Message, Order, Warnings, printable
 from bastion.scp import ScpInspector
 from bastion.sftp import SftpInspector
 from bastion.ssh_adapter import CONNECT_FAILED, Answer, ChannelEnd, NodeConnection, Opening, UserConnection
@@ -20,6 +20,8 @@ PACKET_SIZE = 32_768
 
 class Owner(Protocol):
     """The session that a bridge belongs to."""
+
+    warnings: Warnings
 
     def granted(self, action: str) -> GrantedAction | None: ...
 
@@ -52,6 +54,7 @@ class Bridge:
             permits=lambda action: owner.granted(action) is not None,
             why_not=owner.why_not,
             inspector=self._inspector,
+            warnings=owner.warnings,
         )
         self._recorded = False
         self._told = False  # the user knows whether the channel is open

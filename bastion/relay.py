@@ -188,6 +188,23 @@ class _Asked:
     ok: bool | None = None
 
 
+class Warnings:
+    """What of a session's wishes was refused on the side: told once, on the first channel that starts something."""
+
+    def __init__(self) -> None:
+        self._known: set[str] = set()
+        self._untold: list[str] = []
+
+    def add(self, text: str) -> None:
+        if text not in self._known:
+            self._known.add(text)
+            self._untold.append(text)
+
+    def take(self) -> list[str]:
+        untold, self._untold = self._untold, []
+        return untold
+
+
 class ChannelRelay:
     """The state of one session channel. ``permits`` says whether an action is granted; ``why_not`` says it in words."""
 
@@ -198,6 +215,7 @@ class ChannelRelay:
         permits: Callable[[str], bool],
         why_not: Callable[[str], str],
         inspector: Callable[[Start], Inspector | None] = lambda start: None,
+        warnings: Warnings | None = None,
     ) -> None:
         self._permits = permits
         self._why_not = why_not
@@ -225,7 +243,7 @@ class ChannelRelay:
         self._exit_seen = False
         self._node_spoke = False
         self._muted = False  # refused or ended: nothing from the node passes any more
-        self._warnings: list[str] = []
+        self._warnings = warnings or Warnings()
 
     @property
     def first_window(self) -> int:
@@ -397,7 +415,7 @@ class ChannelRelay:
             yield from self._pass(request)
         elif name in channels.FORWARDS:
             action = channels.FORWARDS[name]
-            self._warnings.append(self._why_not(action))
+            self._warnings.add(self._why_not(action))
             yield from self._no(request, self._why_not(action), action=action)
         else:
             yield from self._no(request, "unknown channel request")
@@ -455,9 +473,8 @@ class ChannelRelay:
             },
         )
         yield from self._pass(request)
-        if self.terminal is not None:
-            for warning in self._warnings:
-                yield from self.tell(warning)
+        for warning in self._warnings.take():
+            yield from self.tell(warning)
 
     def _pass(self, request: Request) -> Iterator[Order]:
         if request.want_reply:

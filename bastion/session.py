@@ -33,6 +33,7 @@ from bastion.bridge import Bridge, RefusedChannel
 from bastion.channels import FORWARD_CHANNELS, FORWARD_GLOBALS
 from bastion.limits import SILENCE, Limits
 from bastion.outbox import Outbox, event_of
+from bastion.relay import Warnings
 from bastion.ssh_adapter import PROHIBITED, SHORTAGE, UNKNOWN_TYPE, NodeConnection, Opening, Proof, UserConnection
 from bastion.state import State
 from bastion.tape import RecordingError, Tape
@@ -50,6 +51,8 @@ CHANNELS_IN_ALL = 4096
 """Channels of one session, one after the other: each leaves files, and a line in the manifest."""
 MOST_REFUSALS = 1000
 """Refusals in one session, each an event in the log of all, before it is taken for an attack."""
+MOST_EARLY = 32
+"""Notes kept until the authority has allowed the session; what it denies it records itself."""
 Way = Literal["config", "jump", "username"]
 BEAT_SECONDS = 0.5
 CLOSE_SECONDS = 10
@@ -110,6 +113,8 @@ class Session:
         self._channels = 0
         self._refusals = 0
         self._waiting: list[Opening] = []
+        self._early: list[tuple[str, Mapping[str, object]]] = []  # noted before there was a session to note it in
+        self.warnings = Warnings()
         self._refusal: str | None = None
         self._ending: tuple[str, str] | None = None
         self._recorder_failed: str | None = None
@@ -220,6 +225,9 @@ class Session:
             self._services.recordings, allowed.session, meta=meta, now=now, sign=self._services.state.sign
         )
         self._tape = Tape(recording, started=now, pool=self._services.pool)
+        early, self._early = self._early, []
+        for code, fields in early:
+            self.note(None, code, fields)
 
     async def _enter(self, key: asyncssh.SSHKey) -> None:
         allowed = self._sure()
@@ -368,6 +376,7 @@ class Session:
         action = FORWARD_GLOBALS.get(request)
         if action is not None:
             self._refused(request.decode(), action, self.why_not(action))
+            self.warnings.add(self.why_not(action))
 
     def _refused(self, request: str, action: str, reason: str) -> None:
         self.note(None, "session.refused", {"request": request, "action": action, "reason": reason})
@@ -461,7 +470,9 @@ class Session:
     def note(self, channel: int | None, code: str, fields: Mapping[str, object]) -> None:
         """Into the recording's events; into the audit log too where it knows *code*. Raises if a disk is full."""
         if self._allowed is None:
-            return  # there is no session yet; the authority itself records what it denies
+            if len(self._early) < MOST_EARLY:
+                self._early.append((code, fields))
+            return
         if code == audit.SessionRefused.code:
             self._refusals += 1
             if self._refusals > MOST_REFUSALS:

@@ -16,6 +16,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from ca import sshcert, wire
 from ca.certificate import host_plan
 from recordings.sshkey import PublicKey, sign_ed25519
+from recordings.sshwire import string, uint32
 from tests.bastion.conftest import Node
 from tests.bastion.door import Rig, Signer, certified
 from tests.bastion.rawssh import key_of, key_pair, raw_ssh
@@ -128,6 +129,15 @@ async def test_a_remote_forward_is_refused(post: Rig) -> None:
     assert refused(post) == {"tcpip-forward"}
 
 
+async def test_a_remote_forward_is_refused_by_name_where_there_is_a_session_to_say_it(post: Rig) -> None:
+    """SSH-16: ssh itself gives no reason."""
+    done = await post.run("ssh", "-R", "0:127.0.0.1:1", "-R", "0:127.0.0.1:2", WEB1, "echo here")
+    assert (done.returncode, done.stdout) == (0, b"here\n")
+    assert done.stderr.count(b"bartizan: forward.remote is not available in this version of Bartizan\n") == 1
+    await post.settled()
+    assert refused(post) == {"tcpip-forward"}
+
+
 async def test_a_forwarded_agent_never_gets_a_socket_here_or_there(post: Rig, tmp_path: Path) -> None:
     """SSH-17"""
     agent = await asyncio.create_subprocess_exec(
@@ -142,6 +152,7 @@ async def test_a_forwarded_agent_never_gets_a_socket_here_or_there(post: Rig, tm
         agent.terminate()
         await agent.wait()
     assert done.stdout == b"sock=\n"
+    assert done.stderr.count(b"bartizan: forward.agent is not available in this version of Bartizan\n") == 1
     await post.settled()
     assert refused(post) == {"auth-agent-req@openssh.com"}
 
@@ -153,8 +164,27 @@ async def test_a_display_is_not_forwarded(post: Rig) -> None:
         channel = await ssh.session()
         ssh.ask(channel, b"x11-req", b"\0" + b"\0\0\0\x01x" * 2 + bytes(4))
         assert (await ssh.receive())[0] == 100
+        ssh.ask(channel, b"exec", string(b"echo shown on $DISPLAY."))
+        out, err, status = await ssh.output()
+    assert (out, status) == (b"shown on .\n", 0)
+    assert err == b"bartizan: forward.x11 is not available in this version of Bartizan\n"
     await post.settled()
     assert refused(post) == {"x11-req"}
+
+
+async def test_what_was_refused_on_the_side_is_said_once_in_a_session(post: Rig) -> None:
+    async with raw_ssh(post.port, first=b"bartizan/1 web1\n") as ssh:
+        await ssh.exchange()
+        await ssh.sign_in(LOGIN, post.folder)
+        said = []
+        for _ in range(2):
+            channel = await ssh.session()
+            ssh.ask(channel, b"auth-agent-req@openssh.com")
+            ssh.ask(channel, b"exec", string(b"true"))
+            _, err, _ = await ssh.output()
+            ssh.send(b"\x61" + uint32(channel))
+            said.append(err)
+    assert [bool(err) for err in said] == [True, False]
 
 
 @pytest.mark.parametrize(
