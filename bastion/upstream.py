@@ -11,8 +11,9 @@ import asyncio
 import base64
 import hashlib
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
+from ipaddress import ip_address
 
 import asyncssh
 from asyncssh.public_key import SSHKey
@@ -20,6 +21,7 @@ from asyncssh.public_key import SSHKey
 from bastion.ssh_adapter import NodeConnection, client_options, host_key_algorithms
 from ca import sshcert, wire
 from ca.errors import Unavailable
+from ca.model import no_place_for_a_node
 from recordings.sshkey import KeyFormatError, PublicKey
 
 CONNECT_SECONDS = 10
@@ -114,6 +116,48 @@ def _hash(blob: bytes) -> str:
     return f"SHA256:{base64.b64encode(hashlib.sha256(blob).digest()).decode().rstrip('=')}"
 
 
+async def _addresses(allowed: wire.SessionAllowed, host: str, port: int) -> list[str]:
+    """Where the node may be dialled, each address checked after the name was resolved; nobody resolves it again.
+
+    A name is another's word: it may have been turned to this machine, or to where a cloud keeps credentials. Loopback
+    is for those who wrote loopback.
+    """
+    found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    addresses = list(dict.fromkeys(str(sockaddr[0]) for *_, sockaddr in found))
+    here = host == "localhost" or _is_address(host)
+    refused = {each: no_place_for_a_node(ip_address(each), loopback=here) for each in addresses}
+    good = [each for each, why in refused.items() if why is None]
+    if not good:
+        each, why = next(iter(refused.items()), ("nothing", "no address"))
+        raise Unavailable(
+            f"{allowed.node} is not dialled: {allowed.address} leads to {each} ({why})",
+            hint=f"an administrator checks its address: bartizan nodes list; who changed the name {host}?",
+        )
+    return good
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ip_address(host)
+    except ValueError:
+        return False
+    return True
+
+
+async def _dialled(
+    protocol: Callable[[], _Node], addresses: Sequence[str], port: int
+) -> tuple[asyncio.Transport, _Node]:
+    """A connection to the first of *addresses* that answers. Raises the first one's OSError when none does."""
+    failed: OSError | None = None
+    for address in addresses:
+        try:
+            return await asyncio.get_running_loop().create_connection(protocol, address, port)
+        except OSError as error:
+            failed = failed or error
+    assert failed is not None
+    raise failed
+
+
 async def enter(
     allowed: wire.SessionAllowed,
     trust: wire.TrustAnchors,
@@ -131,8 +175,10 @@ async def enter(
     algorithms = host_key_algorithms(registered, pinned=allowed.pinned)
     try:
         async with asyncio.timeout(CONNECT_SECONDS):
-            _, node = await loop.create_connection(
-                lambda: _Node(loop, options, check=check, algorithms=algorithms, blocked=blocked), host, int(port)
+            _, node = await _dialled(
+                lambda: _Node(loop, options, check=check, algorithms=algorithms, blocked=blocked),
+                await _addresses(allowed, host, int(port)),
+                int(port),
             )
     except TimeoutError:
         raise Unavailable(f"{allowed.node} does not answer at {allowed.address}", hint="is the host up?") from None

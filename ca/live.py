@@ -56,10 +56,9 @@ class _Alive:
         """
         Whether it ends at the certificate's end whatever it was used for: every grant says so.
 
-        Where only some do, the bastion decides by those that were used: options bind what their grant allowed. To let
-        it tell us which would add nothing. An order acts in a bastion that obeys, and that one ends the session by
-        itself; one that has been taken over ignores the order, and can prolong what it is carrying anyway (threat
-        model).
+        Where only some do, the bastion decides by those that were used: options bind what their grant allowed. For it to
+        tell us which would add nothing. An order acts in a bastion that obeys, and that one ends the session by itself;
+        one that has been taken over ignores the order, and can prolong what it is carrying anyway (threat model).
         """
         return all(action.on_expiry == "end" for action in self.actions)
 
@@ -245,8 +244,6 @@ class Live:
         account = users.find(db, session.user)
         if account is None or account.disabled:
             return "user_disabled", "your account was closed"
-        if account.refused is not None:
-            return "identity_refused", account.refused
         record = certificates.find(db, "user", session.user_serial)
         if record is None or record.state != "issued":
             return "certificate_revoked", "your certificate was revoked"

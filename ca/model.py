@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
+from ipaddress import IPv4Address, IPv6Address, ip_network
 
 LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\Z")
 """A node name: one lower-case DNS label (RFC 1123 §2.1)."""
@@ -20,6 +21,9 @@ LOGIN = re.compile(r"[a-z_][a-z0-9_.-]{0,31}\Z")
 
 USER = re.compile(r"[a-z_][a-z0-9_.@-]{0,63}\Z")
 """A person's name here; also the only principal of the person's certificate."""
+
+_METADATA = ip_network("fd00:ec2::254/128")
+_THIS_NETWORK = ip_network("0.0.0.0/8")
 
 RESERVED_NODE_NAMES = frozenset({"bastion", "bartizan", "localhost", "authority", "broadcasthost"})
 
@@ -69,6 +73,20 @@ class Node:
     def __post_init__(self) -> None:
         if not LABEL.match(self.name):
             raise ValueError(f"not a node name: {self.name!r}")
+
+
+def no_place_for_a_node(address: IPv4Address | IPv6Address, *, loopback: bool) -> str | None:
+    """Why no node can be at *address*, None when one can. *loopback*: the operator wrote an address of this machine."""
+    address = getattr(address, "ipv4_mapped", None) or address
+    if address.is_link_local or address in _METADATA:
+        return "link-local, where clouds keep their machines' credentials"
+    if address.is_multicast:
+        return "multicast"
+    if address.is_unspecified or address in _THIS_NETWORK:
+        return "no address of any host"
+    if address.is_loopback and not loopback:
+        return "the bastion itself"
+    return None
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 from datetime import timedelta
+from ipaddress import ip_address
 
 from fastapi import APIRouter
 
@@ -13,7 +14,7 @@ from ca.app import Authority
 from ca.certificate import CA, CertPlan, host_plan, subject_key
 from ca.errors import AccessDenied, Conflict, InvalidInput, NotFound
 from ca.issue import Stored
-from ca.model import LABEL, RESERVED_NODE_NAMES
+from ca.model import LABEL, RESERVED_NODE_NAMES, no_place_for_a_node
 from ca.roles import LABEL_KEY
 from ca.settings import Address
 from ca.store import Db, nodes
@@ -148,8 +149,11 @@ def check_name(authority: Authority, name: str) -> None:
 
 def check_address(text: str) -> str:
     address = Address.parse(text, field_name="address", default_port=22)
-    if address.port == 0 or address.unspecified:
+    if address.port == 0:
         raise InvalidInput(f"address: {text!r} is nowhere to connect to")
+    why = no_place_for_a_node(ip_address(address.host), loopback=True) if address.is_ip else None
+    if why is not None:
+        raise InvalidInput(f"address: no node can be at {address.host}: {why}", code="address_forbidden")
     return str(address)
 
 

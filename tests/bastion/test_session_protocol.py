@@ -224,6 +224,29 @@ async def test_an_absurd_packet_length_is_refused_at_its_header(post: Rig) -> No
     await canary(post)
 
 
+async def test_nothing_of_a_failed_sign_in_survives_on_its_connection(post: Rig) -> None:
+    """CV-07: a restricted certificate fails, a good one follows: nothing of the first one counts."""
+    post.user("alice", critical_options={"force-command": "echo forced", "source-address": "192.0.2.1"}, extensions=[])
+    restricted = certificate_of(post.folder)
+    post.user("alice")
+    async with before_sign_in(post) as ssh:
+        ssh.send(ssh.request(LOGIN.encode(), restricted, key_of(post.folder)))
+        assert (await ssh.receive())[0] == 51
+        await ssh.sign_in(LOGIN, post.folder)
+        channel = await ssh.session()
+        user = post.newest._user
+        assert (user._key_options, user._cert_options) == ({}, None)
+        assert user.proof is not None
+        assert user.proof.certificate.blob == certificate_of(post.folder)
+        ssh.ask(channel, b"pty-req", string(b"xterm") + uint32(80) + uint32(24) + uint32(0) * 2 + string(b""))
+        ssh.ask(channel, b"exec", string(b"test -t 0 && echo free"))
+        out, _, status = await ssh.output()
+    assert (out, status) == (b"free\r\n", 0)
+    (proven,) = post.authority.proven
+    assert dict(proven.user_certificate.critical_options) == {}
+    assert restricted not in post.authority.requests[0].auth_request
+
+
 # --- in a session ----------------------------------------------------------------------------------------------------
 
 

@@ -9,6 +9,7 @@ import secrets
 import socket
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -367,6 +368,61 @@ async def test_a_node_that_is_not_there_is_named_with_its_address(post: Rig, way
     assert f"web1 cannot be reached at 127.0.0.1:{closed}".encode() in done.stderr
     await post.settled()
     assert "upstream.failed" in {note["code"] for note in post.notes()}
+
+
+@pytest.mark.parametrize(
+    ("found", "why"),
+    [
+        ("127.0.0.1", "the bastion itself"),
+        ("::1", "the bastion itself"),
+        ("::ffff:127.0.0.1", "the bastion itself"),
+        ("169.254.169.254", "link-local"),
+        ("fe80::1%1", "link-local"),
+        ("fd00:ec2::254", "link-local"),
+        ("224.0.0.1", "multicast"),
+        ("0.0.0.0", "no address of any host"),
+    ],
+)
+async def test_a_name_that_was_turned_to_a_place_of_no_node_is_not_dialled(
+    post: Rig, monkeypatch: pytest.MonkeyPatch, found: str, why: str
+) -> None:
+    """SSH-10"""
+    seen = Listener()
+    server = await asyncio.start_server(seen, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    answer = [(socket.AF_INET6 if ":" in found else socket.AF_INET, socket.SOCK_STREAM, 6, "", (found, port))]
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: answer)
+    post.authority.nodes["web1"] = f"web1.example:{port}"
+    async with raw_ssh(post.port, first=b"bartizan/1 web1\n") as ssh:
+        await ssh.exchange()
+        await ssh.sign_in(LOGIN, post.folder)
+        channel = await ssh.session()
+        ssh.ask(channel, b"shell")
+        _, err, status = await ssh.output()
+    server.close()
+    assert status == 255
+    assert f"web1 is not dialled: web1.example:{port} leads to {found} ({why}".encode() in err
+    assert seen.nonces == []
+    await post.settled()
+    assert "upstream.failed" in {event.code for event in post.events()}
+
+
+async def test_the_address_that_was_checked_is_the_one_that_is_dialled(
+    post: Rig, node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SSH-10: the name is resolved once; a second answer, for another place, would never be asked for."""
+    asked: list[str] = []
+    real = socket.getaddrinfo
+
+    def resolve(host: str, *words: Any, **more: Any) -> Any:
+        asked.append(host)
+        return real(host, *words, **more)
+
+    monkeypatch.setattr(socket, "getaddrinfo", resolve)
+    post.authority.nodes["web1"] = f"localhost:{node.sshd.port}"
+    done = await post.run("ssh", WEB1, "echo ok")
+    assert done.stdout == b"ok\n", done.stderr
+    assert [host for host in asked if host == "localhost"] == ["localhost"]
 
 
 def host_certificate(node: Node, key: Path, **changes: object) -> Path:

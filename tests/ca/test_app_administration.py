@@ -160,6 +160,24 @@ async def test_a_node_name_is_one_plain_label_that_is_not_reserved(home: House, 
 
 
 @pytest.mark.parametrize(
+    "address",
+    [
+        "169.254.169.254:80",
+        "[fe80::1]:22",
+        "[::ffff:169.254.169.254]:22",
+        "224.0.0.1:22",
+        "[::]:22",
+        "[fd00:ec2::254]:80",
+    ],
+)
+async def test_no_node_can_be_where_a_cloud_keeps_credentials(home: House, address: str) -> None:
+    """SSH-10"""
+    answer = await home.operator.post("/v1/nodes", json={"name": "web1", "address": address})
+    assert (answer.status_code, answer.json()["error"]) == (400, "address_forbidden")
+    assert (await home.operator.post("/v1/nodes", json={"name": "web1", "address": "127.0.0.1:22"})).status_code == 201
+
+
+@pytest.mark.parametrize(
     "address", ["", "host:99999", "0.0.0.0:22", "user@host:22", "host:22 -oProxyCommand=x", "h/22"]
 )
 async def test_an_address_is_a_host_and_a_port(home: House, address: str) -> None:
