@@ -49,12 +49,23 @@ class FirstBytes(asyncio.Protocol):
         peer = transport.get_extra_info("peername") or ("", 0)
         self._source = (peer[0].removeprefix("::ffff:"), peer[1])
         self._proxied = not self._from_balancer()
-        if self._door.services.draining or self._door.penalties.refuses(self._source[0], self._door.clock()):
+        if self._door.services.draining:
             self._drop()
+            return
+        if self._turned_away():
             return
         self._door.penalties.signing_in += 1  # from the first moment on: waiting for a certificate counts, too
         self._counted = True
         self._timer = asyncio.get_running_loop().call_later(PEEK_SECONDS, self._decide, None)
+
+    def _turned_away(self) -> bool:
+        """Whether the source may not come now; it is then counted, and dropped without a word."""
+        why = self._door.penalties.refuses(self._source[0], self._door.clock())
+        if why is None:
+            return False
+        self._door.failed("", self._source[0], why)
+        self._drop()
+        return True
 
     def _drop(self) -> None:
         self._decided = True
@@ -99,8 +110,7 @@ class FirstBytes(asyncio.Protocol):
         except ValueError:
             self._goodbye("malformed PROXY header")
             return
-        if self._door.penalties.refuses(self._source[0], self._door.clock()):
-            self._drop()
+        if self._turned_away():
             return
         self._proxied, self._seen = True, rest
         if rest:

@@ -24,11 +24,13 @@ class Penalties:
     until: dict[str, float] = field(default_factory=dict)
     signing_in: int = 0
 
-    def refuses(self, source: str, now: float) -> bool:
-        """Whether a new connection from *source* is dropped. A penalty counts only once it is worth ``LEAST``."""
+    def refuses(self, source: str, now: float) -> str | None:
+        """Why a new connection from *source* is dropped, or None. A penalty counts only once it is worth ``LEAST``."""
         if self.signing_in >= STARTUPS:
-            return True
-        return self.until.get(_block(source), 0.0) - now >= LEAST
+            return "too_many_at_once"
+        if self.until.get(_block(source), 0.0) - now >= LEAST:
+            return "penalty"
+        return None
 
     def punish(self, source: str, seconds: float, now: float) -> None:
         """Add *seconds* to what *source* has to wait."""

@@ -169,6 +169,7 @@ async def serve(settings: Settings, *, ready: asyncio.Event | None = None) -> No
                 group.create_task(sync.run())
                 group.create_task(_sweep_for_ever(services))
                 group.create_task(_keep_shown(shown))
+                group.create_task(_tell_tries(door))
                 sys.stdout.write("ready\n")
                 sys.stdout.flush()
                 if ready is not None:
@@ -177,6 +178,7 @@ async def serve(settings: Settings, *, ready: asyncio.Event | None = None) -> No
                 services.draining = True
                 server.close()
                 await _drain(services)
+                door.tell_tries(early=True)
                 await sync.once(wait_ms=0)
                 raise _Stop
         except* _Stop:
@@ -219,6 +221,13 @@ async def _keep_shown(shown: ShownKeys) -> None:
                 await shown.fetch("")
             except Unavailable as error:
                 log.warning("shown.unavailable", error=str(error))
+
+
+async def _tell_tries(door: Door) -> None:
+    """Tell how often strangers failed, a minute at a time."""
+    while True:
+        await asyncio.sleep(1)
+        door.tell_tries()
 
 
 def _address(text: str) -> tuple[str, int]:

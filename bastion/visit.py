@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from asyncio import AbstractEventLoop, TaskGroup, get_running_loop
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 import asyncssh
@@ -22,6 +22,7 @@ from bastion.session import Services, Session, Way
 from bastion.shown import ShownKeys
 from bastion.ssh_adapter import PROHIBITED, SHORTAGE, UNKNOWN_TYPE, Opening, Proof, Shown, UserConnection
 from bastion.target import Target, TargetError, from_user_name, login_name, node_name
+from bastion.tries import Tries, Try
 from ca import audit, sshcert, wire
 from ca.errors import BartizanError
 from ca.sshcert import Certificate, CertificateError, CertKind
@@ -45,11 +46,36 @@ class Door:
     beacon: str = ""
     clock: Callable[[], float] = lambda: get_running_loop().time()
     user_ca: tuple[PublicKey, ...] = ()
+    tries: Tries = field(default_factory=Tries)
 
     def trust(self, anchors: wire.TrustAnchors) -> None:
         """Believe *anchors* from now on."""
         self.services.trust = anchors
         self.user_ca = tuple(PublicKey.from_line(line) for line in anchors.user_ca)
+
+    def failed(self, user: str, source: str, reason: str) -> None:
+        """Somebody tried to come in and was turned away: told at once, or counted."""
+        one = Try(user, source, reason)
+        if self.tries.add(one, self.clock()):
+            self._tell(one, 1)
+
+    def tell_tries(self, *, early: bool = False) -> None:
+        """Tell what was counted, when it is time or, with *early*, in any case."""
+        for one, number in self.tries.take(self.clock(), early=early).items():
+            self._tell(one, number)
+
+    def _tell(self, one: Try, number: int) -> None:
+        """Audit *number* tries alike. Where they would take the room that sessions need, they go on being counted."""
+        log.info("sign_in.failed", source=one.source, reason=one.reason, count=number)
+        name = self.services.state.name
+        event = audit.AuthFailed(bastion=name, user=one.user, source=one.source, reason=one.reason, count=number)
+        try:
+            if not self.services.outbox.crowded:
+                self.services.outbox.add(event)
+                return
+        except OSError as error:
+            log.error("outbox.failed", error=str(error))
+        self.tries.count(one, number)
 
     @property
     def version(self) -> str:
@@ -98,9 +124,7 @@ class Visit:
 
     def failed(self, user: str, code: str, message: str) -> str | None:
         self._failures += 1
-        source = self._connection.source if self._connection else ""
-        log.info("sign_in.failed", source=source, reason=code)
-        self._event(audit.AuthFailed(bastion=self._door.services.state.name, user=user, source=source, reason=code))
+        self._door.failed(user, self._connection.source if self._connection else "", code)
         if self._told:
             return None
         self._told = True
@@ -188,16 +212,6 @@ class Visit:
         if self._waiting:
             self._waiting = False
             self._door.penalties.signing_in -= 1
-
-    def _event(self, event: audit.Event) -> None:
-        """Keep *event*, unless strangers would take the room that sessions need: it is in our own log in any case."""
-        outbox = self._door.services.outbox
-        if outbox.crowded:
-            return
-        try:
-            outbox.add(event)
-        except OSError as error:
-            log.error("outbox.failed", error=str(error))
 
 
 def _advice(code: str, message: str) -> str | None:

@@ -785,7 +785,10 @@ class LockRemoved(Event):
 
 @dataclass(frozen=True, slots=True)
 class AuthFailed(Event):
-    """A bastion turned an SSH client away before any session. ``count`` > 1 stands for so many alike."""
+    """A bastion turned an SSH client away before any session.
+
+    ``count`` > 1 stands for so many alike; an empty ``user`` or ``source`` among them for several.
+    """
 
     code: ClassVar[str] = "auth.failed"
     bastion: Word

@@ -56,9 +56,9 @@ class _Alive:
         """
         Whether it ends at the certificate's end whatever it was used for: every grant says so.
 
-        Where only some do, the bastion decides by those that were used: options bind what their grant allowed. For it to
-        tell us which would add nothing. An order acts in a bastion that obeys, and that one ends the session by itself;
-        one that has been taken over ignores the order, and can prolong what it is carrying anyway (threat model).
+        Where only some do, the bastion decides by those that were used: options bind what their grant allowed. Were it
+        to tell us which, nothing were gained. An order acts in a bastion that obeys, and that one ends the session by
+        itself; one that has been taken over ignores the order, and can prolong what it carries anyway (threat model).
         """
         return all(action.on_expiry == "end" for action in self.actions)
 

@@ -12,7 +12,7 @@ from typing import Any
 import asyncssh
 import pytest
 
-from bastion.penalties import FAILED
+from bastion.penalties import FAILED, STARTUPS
 from recordings.sshwire import boolean, string, uint32
 from tests.bastion.conftest import Node
 from tests.bastion.door import Rig
@@ -193,7 +193,50 @@ async def test_eight_certificates_are_two_too_many(post: Rig) -> None:
     done = await post.run("ssh", *keys, WEB1, "id")
     assert done.returncode == 255
     assert b"too many failed sign-ins" in done.stderr
-    assert len([event for event in post.events() if event.code == "auth.failed"]) == 6
+    assert told(post) == [1]
+    post.door.tell_tries(early=True)
+    assert told(post) == [1, 5]
+
+
+def told(post: Rig) -> list[object]:
+    return [event.fields["count"] for event in post.events() if event.code == "auth.failed"]
+
+
+async def test_a_flood_of_failures_is_two_events_with_the_exact_number(post: Rig) -> None:
+    """LOG-05: what is dropped without a word is counted, too."""
+    request = b""
+    for _ in range(20):
+        async with before_sign_in(post) as ssh:
+            request = ssh.request(LOGIN.encode(), certificate_of(post.folder), None, host_key=b"another")
+            for _ in range(5):
+                ssh.send(request)
+                assert (await ssh.receive())[0] == 51
+    post.door.penalties.signing_in += STARTUPS
+    for _ in range(30):
+        async with raw_ssh(post.port) as ssh:
+            with pytest.raises((Disconnected, ConnectionError)):
+                await ssh.hello()
+    post.door.penalties.signing_in -= STARTUPS
+    assert told(post) == [1, 1]
+    post.door.tell_tries(early=True)
+    reasons = [event.fields["reason"] for event in post.events() if event.code == "auth.failed"]
+    assert list(zip(reasons, told(post), strict=True)) == [
+        ("hostkey_mismatch", 1), ("too_many_at_once", 1), ("hostkey_mismatch", 99), ("too_many_at_once", 29)
+    ]  # fmt: skip
+    await canary(post)
+
+
+async def test_when_events_pile_up_strangers_go_on_being_counted(post: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """LOG-05"""
+    monkeypatch.setattr(type(post.door.services.outbox), "crowded", True)
+    for _ in range(10):
+        post.door.failed("root", "192.0.2.1", "expired")
+    post.door.tell_tries(early=True)
+    assert told(post) == []
+    monkeypatch.undo()
+    post.door.failed("root", "192.0.2.1", "expired")
+    post.door.tell_tries(early=True)
+    assert told(post) == [1, 10]
 
 
 async def test_who_failed_is_punished_when_she_leaves(post: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
