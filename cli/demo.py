@@ -27,7 +27,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NoReturn
+from typing import NoReturn, Protocol
 
 import click
 
@@ -101,26 +101,68 @@ class Stage:
         output.typed(shlex.join(["bart", *words]))
         _run([*python("cli.bart"), *words], self.of(person), stdin=stdin)
 
+    def where(self) -> list[str]:
+        """The words that tell ``bart`` which authority is meant."""
+        with Authority.over_socket(self.data) as authority:
+            pin = pin_of(authority.tls_root())
+        return ["--authority", f"https://{self.web}", "--pin", pin]
+
     def config(self, person: str) -> str:
         return str(self.home(person) / "ssh_config")
+
+
+class Cast(Protocol):
+    """How the people of the play prove who they are."""
+
+    def enter(self, stage: Stage) -> None:
+        """alice (developer) and carol (auditor) come, and are signed in."""
+
+    def finale(self, stage: Stage) -> None:
+        """What only this way to sign in can show."""
+
+    def tips(self, stage: Stage, bart: str) -> list[tuple[str, str]]:
+        """More to try by hand: who, and the command."""
+
+
+class LocalAccounts:
+    """People with a password of ours."""
+
+    def enter(self, stage: Stage) -> None:
+        output.narrate("   Two people: alice, who works on web1, and carol, who audits.")
+        for person, role in (("alice", "developer"), ("carol", "auditor")):
+            password = secrets.token_urlsafe(18)
+            stage.bartizan("users", "add", person, "--role", role, "--password-stdin", stdin=f"{password}\n")
+            stage.bart(person, "login", *stage.where(), "--user", person, "--password-stdin", stdin=f"{password}\n")
+
+    def finale(self, stage: Stage) -> None:
+        return None
+
+    def tips(self, stage: Stage, bart: str) -> list[tuple[str, str]]:
+        return []
 
 
 @click.command()
 def demo() -> None:
     """Watch the product work: a session is decided, carried, recorded, replayed and proven."""
+    play(LocalAccounts())
+
+
+def play(cast: Cast) -> None:
+    """The demo with these people."""
     sshd = _programs()
     signal.signal(signal.SIGTERM, _stop)
     began = time.monotonic()
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bartizan-demo-", dir=_short_place())))
         stage = Stage(folder, f"127.0.0.1:{_free_port()}", f"127.0.0.1:{_free_port()}", sshd, getpass.getuser())
-        _set_up(stage, stack)
+        _set_up(stage, stack, cast)
         _use(stage)
         session = _look_back(stage)
         _prove(stage, session)
+        cast.finale(stage)
         output.narrate(f"That was all of it, in {time.monotonic() - began:.0f} seconds.")
         if sys.stdin.isatty() and sys.stdout.isatty():
-            _stay(stage, session)
+            _stay(stage, session, cast)
     output.note("everything is stopped and removed")
 
 
@@ -133,7 +175,7 @@ def _short_place() -> str:
     return usual if len(usual) <= 60 else "/tmp"  # the folder in it gets a name of its own, mode 0700
 
 
-def _set_up(stage: Stage, stack: ExitStack) -> None:
+def _set_up(stage: Stage, stack: ExitStack, cast: Cast) -> None:
     output.narrate("1. An authority and a recording bastion start on this machine. Nothing leaves it.")
     stack.enter_context(_up(stage))
     output.narrate("   Roles say who may do what; the file carries its own tests, and a failing one refuses it.")
@@ -143,9 +185,7 @@ def _set_up(stage: Stage, stack: ExitStack) -> None:
     output.narrate("   Two nodes: stock sshd with a few lines more. web1 is for developers, db1 is production.")
     for name, env in (("web1", "dev"), ("db1", "prod")):
         stack.enter_context(_node(stage, name, env))
-    output.narrate("   Two people: alice, who works on web1, and carol, who audits.")
-    for person, role in (("alice", "developer"), ("carol", "auditor")):
-        _person(stage, person, role)
+    cast.enter(stage)
 
 
 def _use(stage: Stage) -> None:
@@ -190,7 +230,7 @@ def _prove(stage: Stage, session: str) -> None:
     stage.bartizan("audit", "tail", "-n", "8")
 
 
-def _stay(stage: Stage, session: str) -> None:
+def _stay(stage: Stage, session: str, cast: Cast) -> None:
     bart = shutil.which("bart", path=str(Path(sys.argv[0]).absolute().parent)) or "bart"
     as_carol, operator = f"BART_HOME={stage.home('carol')} {bart}", f"{bart}izan --data {stage.data}"
     try:
@@ -202,6 +242,7 @@ def _stay(stage: Stage, session: str) -> None:
             ("carol", f"{as_carol} play {session}"),
             ("operator", f"{operator} sessions list"),
             ("operator", f"{operator} locks add --user alice --reason 'try it while she is in'"),
+            *cast.tips(stage, bart),
             ("operator", f"{operator} audit tail -f"),
         ):
             output.block(f"  {command}      # as {person}")
@@ -263,15 +304,6 @@ def _node(stage: Stage, name: str, env: str) -> Iterator[None]:
     with (folder / "sshd.log").open("wb") as log, _running(command, log):
         _wait_for_port(port)
         yield
-
-
-def _person(stage: Stage, name: str, role: str) -> None:
-    password = secrets.token_urlsafe(18)
-    stage.bartizan("users", "add", name, "--role", role, "--password-stdin", stdin=f"{password}\n")
-    with Authority.over_socket(stage.data) as authority:
-        pin = pin_of(authority.tls_root())
-    where = ["--authority", f"https://{stage.web}", "--pin", pin, "--user", name, "--password-stdin"]
-    stage.bart(name, "login", *where, stdin=f"{password}\n")
 
 
 def _shell_session(stage: Stage) -> str:
