@@ -19,9 +19,9 @@ install:  ## make .venv/bin/bart and .venv/bin/bartizan; touch nothing else
 dev: install
 	@scripts/install requirements-dev.txt
 
-demo: install  ## watch the product work, with real ssh and sshd, in under a minute
-	@scripts/system-packages openssh-server zstd
-	@$(BIN)/bartizan demo
+demo: $(if $(SSO),dev,install)  ## watch the product work, with real ssh and sshd, in under a minute (SSO=1: with an identity provider)
+	@scripts/system-packages openssh-server
+	@$(if $(SSO),$(BIN)/python -m tests.demo_sso,$(BIN)/bartizan demo)
 
 test: dev  ## run all tests that take less than minutes (ARGS="-k word" narrows)
 	@scripts/system-packages openssh-server zstd rsync
