@@ -175,7 +175,7 @@ class Oidc:
         return [*found, await self._probe_keys(metadata), await self._probe_client(metadata)]
 
     async def read_token(self, token: str, *, now: datetime) -> Proven:
-        claims = await self._verified(token, nonce=None, now=now, access_token=None)
+        claims = await self._verified(token, nonce=None, now=now, access_token=None, refreshed=True)
         return Proven(self._provider.issuer, str(claims["sub"]), claims, None)
 
     async def close(self) -> None:
@@ -216,7 +216,7 @@ class Oidc:
     # --- keys -------------------------------------------------------------------------------------------------
 
     async def _verified(
-        self, token: str, *, nonce: str | None, now: datetime, access_token: str | None
+        self, token: str, *, nonce: str | None, now: datetime, access_token: str | None, refreshed: bool = False
     ) -> Mapping[str, object]:
         kid = id_token.key_name(token)
         keys = await self._keys.value(lambda keys: kid is None or any(key.kid == kid for key in keys))
@@ -228,7 +228,7 @@ class Oidc:
             nonce=nonce,
             now=now,
             access_token=access_token,
-            refreshed=nonce is None,
+            refreshed=refreshed,
         )
 
     async def _ask_keys(self) -> tuple[SigningKey, ...]:
@@ -267,7 +267,7 @@ class Oidc:
                 raise Unreachable("the provider says nothing about a person when it is asked again")
             return {"sub": subject}
         try:
-            claims = await self._verified(tokens.id, nonce=None, now=now, access_token=tokens.access)
+            claims = await self._verified(tokens.id, nonce=None, now=now, access_token=tokens.access, refreshed=True)
         except Refused as error:
             raise Unreachable(f"the provider's new token does not hold: {error}", hint=error.hint) from error
         if claims["sub"] != subject:

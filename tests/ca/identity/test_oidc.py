@@ -302,6 +302,17 @@ async def test_a_token_for_another_sign_in_is_refused(provider: Provider) -> Non
     assert caught.value.code == "token_nonce"
 
 
+@pytest.mark.parametrize("nonce", [None, ""])
+async def test_a_sign_in_without_a_nonce_is_a_mistake_of_ours_and_lets_nobody_in(
+    provider: Provider, nonce: str | None
+) -> None:
+    """OIDC-05"""
+    async with oidc(provider) as door:
+        answer = provider.authorize(await door.address(ATTEMPT))
+        with pytest.raises(ValueError, match="nonce"):
+            await door.prove(replace(ATTEMPT, nonce=nonce), answer, now=now())
+
+
 async def test_a_wrong_secret_is_our_trouble_and_says_so(provider: Provider) -> None:
     async with oidc(provider) as door:
         provider.secret = "another"
