@@ -244,6 +244,8 @@ class Live:
         account = users.find(db, session.user)
         if account is None or account.disabled:
             return "user_disabled", "your account was closed"
+        if account.refused is not None:
+            return "identity_refused", account.refused
         record = certificates.find(db, "user", session.user_serial)
         if record is None or record.state != "issued":
             return "certificate_revoked", "your certificate was revoked"
