@@ -22,6 +22,7 @@ from typing import Any, Literal
 from tests.canaries import found_in, plant, plant_home
 from tests.sshd import LOGIN, Sshd, free_port, running_sshd, stop
 
+HOUSE = Path(__file__).parents[1]
 BIN = Path(sys.executable).parent
 Way = Literal["config", "jump", "username"]
 START_TRIES = 3

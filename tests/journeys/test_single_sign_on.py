@@ -1,0 +1,236 @@
+"""
+Access hangs on the identity provider: the real one of the tests, the real product, bart, ssh and sshd. What is told
+here is what a team lives through: somebody comes, changes groups, leaves; the provider goes down and comes back.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.canaries import plant, plant_home
+from tests.idp import Idp, running_idp
+from tests.journeys.stage import events, live_session
+from tests.played_browser import PlayedBrowser
+from tests.product import BIN, HOUSE, ROLES, Person, Product, environment, running_product
+
+FILE = """\
+name: corp
+title: Example Corp
+kind: oidc
+issuer: {issuer}
+client: {client}
+scopes: [openid, profile, groups, offline_access]
+user: preferred_username
+allow: [{{groups: [staff]}}]
+roles: [{{when: {{groups: [dev]}}, roles: [developer]}}]
+traits: {{team: groups}}
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Company:
+    """A team with a provider, a node and somebody to sign in."""
+
+    product: Product
+    idp: Idp
+
+    def newcomer(self, name: str, *groups: str) -> Person:
+        """Somebody whom the provider knows, and we do not yet."""
+        self.idp.set_account(name, groups=list(groups))
+        person = Person(self.product, name, "", self.product.folder / "people" / name)
+        person.folder.mkdir(parents=True)
+        return person
+
+    @contextmanager
+    def browser(self) -> Iterator[PlayedBrowser]:
+        with PlayedBrowser((self.product.data / "root.pem").read_text()) as browser:
+            yield browser
+
+    def sign_in(self, person: Person, *options: str) -> str:
+        """``bart login`` with a browser; gives all that bart said."""
+        with self.bart_login(person, "--no-open", *options) as bart, self.browser() as browser:
+            said = bart.until("https://")
+            page = browser.click(browser.go(said.split()[-1]), "Continue with Example Corp")
+            page = browser.sign_in_at_provider(page, person.name)
+            browser.click(page, "Let bart in")
+            said += bart.rest()
+            assert bart.program.wait(timeout=30) == 0, said
+        plant_home(person.home)
+        return said
+
+    @contextmanager
+    def bart_login(self, person: Person, *options: str) -> Iterator[Talk]:
+        where = ["--authority", f"https://{self.product.web}", "--pin", self.product.pin]
+        with subprocess.Popen(
+            [BIN / "bart", "login", *where, *options],
+            env=person.environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        ) as program:
+            try:
+                yield Talk(program)
+            finally:
+                program.kill()
+
+
+@dataclass(frozen=True, slots=True)
+class Talk:
+    """A program that is listened to."""
+
+    program: subprocess.Popen[str]
+
+    def until(self, word: str) -> str:
+        said = ""
+        assert self.program.stdout is not None
+        for line in self.program.stdout:
+            said += line
+            if word in line:
+                return said
+        raise AssertionError(f"it never said {word!r}: {said}")
+
+    def rest(self) -> str:
+        assert self.program.stdout is not None
+        return self.program.stdout.read()
+
+
+@pytest.fixture(scope="module")
+def company(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Company]:
+    folder = tmp_path_factory.mktemp("company")
+    with running_idp(folder / "idp") as idp, running_product(folder / "product", "--workers", "1") as product:
+        product.apply_roles(ROLES)
+        with product.node("web1", env="dev"):
+            file = folder / "corp.yaml"
+            file.write_text(FILE.format(issuer=idp.issuer, client=idp.client))
+            secret = plant(idp.secret, "the client secret")
+            product.bartizan("idp", "apply", file, "--secret-stdin", stdin=f"{secret}\n")
+            yield Company(product, idp)
+
+
+def test_somebody_signs_in_at_the_provider_and_types_ssh(company: Company) -> None:
+    alice = company.newcomer("alice", "staff", "dev")
+    said = company.sign_in(alice)
+    assert "signed in as alice" in said
+    assert alice.ssh("web1", "echo in").stdout == b"in\n"
+    assert events(company.product, "identity.added", user="alice", provider="corp")
+    assert events(company.product, "login.succeeded", user="alice", method="browser")
+    (listed,) = [one for one in json.loads(company.product.bartizan("users", "list", "--json").stdout) if one["name"] == "alice"]  # fmt: skip
+    assert (listed["provider"], listed["roles"], listed["traits"]) == (
+        "corp",
+        ["developer"],
+        {"team": ["staff", "dev"]},
+    )
+
+
+def test_a_group_that_is_taken_away_ends_the_session_and_gives_no_new_one(company: Company) -> None:
+    bob = company.newcomer("bob", "staff", "dev")
+    company.sign_in(bob)
+    with live_session(bob) as live:
+        company.idp.set_account("bob", groups=["staff"])
+        assert "yes, with other roles" in company.product.bartizan("idp", "recheck", "corp", "--user", "bob").stdout
+        assert live.ends() == 255
+    assert "none of your roles reaches web1" in live.said
+    refused = bob.ssh("web1", "true")
+    assert refused.returncode == 255
+    company.idp.set_account("bob", groups=["staff", "dev"])
+    company.product.bartizan("idp", "recheck", "corp", "--user", "bob")
+    assert bob.ssh("web1", "echo again").stdout == b"again\n", "the certificate was good all the time"
+
+
+def test_somebody_who_is_removed_there_is_out_here(company: Company) -> None:
+    """OIDC-19"""
+    dora = company.newcomer("dora", "staff", "dev")
+    company.sign_in(dora)
+    with live_session(dora) as live:
+        company.idp.disable("dora")
+        assert "no: signed out" in company.product.bartizan("idp", "recheck", "corp", "--user", "dora").stdout
+        assert live.ends() == 255
+    assert "Example Corp no longer vouches for you" in live.said
+    refused = dora.ssh("web1", "true")
+    assert refused.returncode == 255
+    assert b"Example Corp no longer vouches for you" in refused.stderr
+    assert dora.bart("ls", check=False).returncode == 1
+    company.idp.set_account("dora", groups=["staff", "dev"])
+    company.sign_in(dora)
+    assert dora.ssh("web1", "echo back").stdout == b"back\n"
+
+
+def test_a_provider_that_is_down_takes_nobody_out_and_lets_nobody_in(company: Company, tmp_path: Path) -> None:
+    with running_idp(tmp_path / "idp") as other:
+        other.set_account("emil", groups=["staff", "dev"])
+        file = tmp_path / "away.yaml"
+        file.write_text(FILE.format(issuer=other.issuer, client=other.client).replace("corp", "away", 1).replace("Example Corp", "Away"))  # fmt: skip
+        company.product.bartizan("idp", "apply", file, "--secret-stdin", stdin=f"{other.secret}\n")
+        emil = company.newcomer("emil", "staff", "dev")
+        with company.bart_login(emil, "--no-open") as bart, company.browser() as browser:
+            page = browser.go(bart.until("https://").split()[-1])
+            browser.click(browser.sign_in_at_provider(browser.click(page, "Continue with Away"), "emil"), "Let bart in")
+            assert bart.program.wait(timeout=30) == 0, bart.rest()
+    try:
+        with live_session(emil) as live:
+            assert "it does not answer" in company.product.bartizan("idp", "recheck", "away").stdout
+            assert emil.ssh("web1", "echo in").stdout == b"in\n"
+            assert not live.stopped(after=1)
+        assert events(company.product, "provider.unreachable", provider="away")
+        failed = company.product.bartizan("idp", "test", "away", check=False)
+        assert failed.returncode == 1
+        assert "failed" in failed.stdout
+        with company.browser() as browser:
+            page = browser.click(browser.go(f"https://{company.product.web}/sign-in"), "Continue with Away")
+        assert page.status_code == 503
+        assert "Away" in page.text
+    finally:
+        company.product.bartizan("idp", "remove", "away")
+    assert emil.ssh("web1", "true").returncode == 255, "a provider that is removed takes its people along"
+
+
+def test_whom_the_file_does_not_let_in_reads_why(company: Company) -> None:
+    guest = company.newcomer("guest", "visitors")
+    with company.bart_login(guest, "--no-open") as bart, company.browser() as browser:
+        page = browser.click(browser.go(bart.until("https://").split()[-1]), "Continue with Example Corp")
+        page = browser.sign_in_at_provider(page, "guest")
+        assert page.status_code == 403
+        assert "Example Corp" in page.text
+    assert events(company.product, "login.refused", provider="corp", reason="not_allowed")
+
+
+def test_a_machine_without_a_browser_is_let_in_from_another(company: Company) -> None:
+    """OIDC-18: nothing is approved without a sign-in, and the page says which machine asks, and from where"""
+    fay = company.newcomer("fay", "staff", "dev")
+    with company.bart_login(fay, "--no-browser") as bart, company.browser() as browser:
+        said = bart.until("code=")
+        link = re.search(r"https://\S+code=\S+", said)
+        assert link is not None
+        page = browser.click(browser.go(link[0]), "Continue with Example Corp")
+        page = browser.sign_in_at_provider(page, "fay")
+        assert "127.0.0.1" in page.text
+        browser.click(page, "Let it in")
+        assert bart.program.wait(timeout=60) == 0, said + bart.rest()
+    plant_home(fay.home)
+    assert fay.ssh("web1", "echo in").stdout == b"in\n"
+
+
+def test_the_demo_with_an_identity_provider_plays_to_the_end(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.demo_sso"],
+        env=environment(tmp_path),
+        cwd=HOUSE,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=180,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    for shown in ("signed in as alice", "no: signed out, sessions ended", "Example Corp no longer vouches for you"):
+        assert shown in done.stdout, done.stdout
