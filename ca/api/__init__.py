@@ -29,7 +29,7 @@ from ca.api import (
 )
 from ca.api.door import Door
 from ca.app import Authority, product_version
-from ca.web import invitation
+from ca.web import device, factor, invitation, pages, signing_in, static, terminal, with_provider, you
 
 NOUNS = (
     cluster,
@@ -48,6 +48,13 @@ NOUNS = (
     recordings,
     bastions,
     invitation,
+    signing_in,
+    with_provider,
+    terminal,
+    device,
+    you,
+    factor,
+    static,
 )
 
 
@@ -65,4 +72,5 @@ def create_app(authority: Authority) -> ASGIApp:
     for noun in NOUNS:
         app.include_router(noun.router)
     render.install(app)
+    pages.install(app)
     return Door(app, authority)

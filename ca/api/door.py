@@ -12,11 +12,13 @@ import time
 from ipaddress import ip_address
 from urllib.parse import parse_qsl
 
+from fastapi.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ca.api import render
 from ca.app import Authority
 from ca.errors import BartizanError, InvalidInput, TooLarge
+from ca.web import pages
 
 BODY_LIMIT = 1 << 20
 BASTION_BODY_LIMIT = 24 << 20
@@ -62,18 +64,23 @@ class Door:
             body = await self._checked(scope, receive)
             await self._app(scope, _replay(body, receive), answer)
         except _Refused as refused:
-            await refused.answer(scope, receive, answer)
+            await self._shown(scope, refused.answer)(scope, receive, answer)
         except BartizanError as error:
-            await render.expected(error)(scope, receive, answer)
+            await self._shown(scope, render.expected(error))(scope, receive, answer)
         except Exception as error:  # the edge of HTTP: a bug gets an incident id
             if not status:
-                await render.unexpected(error, method=scope["method"], path=scope["path"])(scope, receive, answer)
+                bug = render.unexpected(error, method=scope["method"], path=scope["path"])
+                await self._shown(scope, bug)(scope, receive, answer)
             elif not finished:
                 raise  # half an answer is out: the server cuts the connection
         finally:
             route = scope.get("route")
             path = getattr(route, "path", "other")
             self._authority.metrics.request(scope["method"], path, status, time.perf_counter() - began)
+
+    def _shown(self, scope: Scope, problem: JSONResponse) -> Response:
+        """*problem*; as a page to people who look at pages."""
+        return pages.of_problem(self._authority, problem) if pages.wanted(scope) else problem
 
     async def _checked(self, scope: Scope, receive: Receive) -> bytes:
         headers = dict(scope["headers"])

@@ -43,9 +43,12 @@ def problem(status: int, code: str, message: str, hint: str | None = None) -> JS
     return JSONResponse(content, status, headers)
 
 
+def status(error: BartizanError) -> int:
+    return next(number for kind, number in STATUS.items() if isinstance(error, kind))
+
+
 def expected(error: BartizanError) -> JSONResponse:
-    kind = next(kind for kind in STATUS if isinstance(error, kind))
-    return problem(STATUS[kind], error.code, str(error), error.hint)
+    return problem(status(error), error.code, str(error), error.hint)
 
 
 def unexpected(error: Exception, *, method: str, path: str) -> JSONResponse:
@@ -72,7 +75,12 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(HTTPException)
     async def _plain(_request: Request, error: HTTPException) -> JSONResponse:
-        return problem(error.status_code, PLAIN.get(error.status_code, "refused"), str(error.detail).lower())
+        return plain(error)
+
+
+def plain(error: HTTPException) -> JSONResponse:
+    """What never reached a route of ours."""
+    return problem(error.status_code, PLAIN.get(error.status_code, "refused"), str(error.detail).lower())
 
 
 def _shape(error: RequestValidationError) -> JSONResponse:

@@ -36,16 +36,14 @@ def make(
     text = f"bz{kind[0]}_{secrets.token_urlsafe(32)}"
     expires = db.now + life
     db.run(
-        insert(tokens).values(
-            hash=_digest(text), kind=kind, user=user, data=data or {}, created=db.now, expires=expires
-        )
+        insert(tokens).values(hash=digest(text), kind=kind, user=user, data=data or {}, created=db.now, expires=expires)
     )
     return text, expires
 
 
 def find(db: Db, kind: str, text: str) -> Token | None:
     """The token, if it is one of *kind* and not over."""
-    row = db.one(select(tokens).where(tokens.c.hash == _digest(text), tokens.c.kind == kind))
+    row = db.one(select(tokens).where(tokens.c.hash == digest(text), tokens.c.kind == kind))
     if row is None or row.expires <= db.now:
         return None
     return Token(row.kind, row.user, dict(row.data), row.created, row.expires)
@@ -54,19 +52,30 @@ def find(db: Db, kind: str, text: str) -> Token | None:
 def use(db: Db, kind: str, text: str) -> Token | None:
     """The token, which ends with this: of many who try, one gets it."""
     token = find(db, kind, text)
-    if token is None or db.run(delete(tokens).where(tokens.c.hash == _digest(text))) != 1:
+    if token is None or db.run(delete(tokens).where(tokens.c.hash == digest(text))) != 1:
         return None
     return token
 
 
 def end(db: Db, text: str) -> None:
-    db.run(delete(tokens).where(tokens.c.hash == _digest(text)))
+    db.run(delete(tokens).where(tokens.c.hash == digest(text)))
 
 
 def end_all_of(db: Db, user: str, kind: str | None = None) -> int:
     """End all tokens of *user*, or those of one kind."""
     statement = delete(tokens).where(tokens.c.user == user)
     return db.run(statement if kind is None else statement.where(tokens.c.kind == kind))
+
+
+def all_of(db: Db, user: str, kind: str) -> list[tuple[str, Token]]:
+    """The tokens of *kind* that *user* has, each with its id: the digest, which opens nothing."""
+    wanted = select(tokens).where(tokens.c.user == user, tokens.c.kind == kind, tokens.c.expires > db.now)
+    return [(row.hash, Token(row.kind, row.user, dict(row.data), row.created, row.expires)) for row in db.rows(wanted)]
+
+
+def end_by_id(db: Db, user: str, kind: str, id: str) -> bool:
+    """End one of *user*'s tokens of *kind*, if it is there."""
+    return db.run(delete(tokens).where(tokens.c.hash == id, tokens.c.user == user, tokens.c.kind == kind)) == 1
 
 
 def end_of_certificate(db: Db, user: str, serial: int) -> None:
@@ -80,14 +89,14 @@ def challenge(db: Db, purpose: str) -> str:
     """A fresh nonce for *purpose*. Old ones are swept out on the way."""
     text = secrets.token_urlsafe(24)
     db.run(delete(nonces).where(nonces.c.expires <= db.now))
-    db.run(insert(nonces).values(hash=_digest(text), purpose=purpose, expires=db.now + NONCE_LIFE))
+    db.run(insert(nonces).values(hash=digest(text), purpose=purpose, expires=db.now + NONCE_LIFE))
     return text
 
 
 def answer(db: Db, purpose: str, text: str) -> bool:
     """Use the nonce up. Only the first who asks in time hears True."""
     statement = delete(nonces).where(
-        nonces.c.hash == _digest(text), nonces.c.purpose == purpose, nonces.c.expires > db.now
+        nonces.c.hash == digest(text), nonces.c.purpose == purpose, nonces.c.expires > db.now
     )
     return db.run(statement) == 1
 
@@ -98,5 +107,5 @@ def sweep(db: Db) -> None:
     db.run(delete(nonces).where(nonces.c.expires <= db.now))
 
 
-def _digest(text: str) -> str:
+def digest(text: str) -> str:
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
