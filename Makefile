@@ -7,10 +7,10 @@ BIN := .venv/bin
 # Two workers suit two cores: most tests wait for ssh.
 JOBS ?= auto
 
-.PHONY: help install dev demo test test-long lint fmt types docs reference bench lock clean
+.PHONY: help install dev demo test test-long screenshots lint fmt types docs reference bench lock clean
 
 help:  ## list these targets
-	@grep -hE '^[a-z-]+:.*##' Makefile | awk -F':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*##' Makefile | awk -F':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
 
 install:  ## make .venv/bin/bart and .venv/bin/bartizan; touch nothing else
 	@scripts/system-packages python3-venv openssh-client
@@ -24,13 +24,17 @@ demo: $(if $(SSO),dev,install)  ## watch the product work, with real ssh and ssh
 	@$(if $(SSO),$(BIN)/python -m tests.demo_sso,$(BIN)/bartizan demo)
 
 test: dev  ## run all tests that take less than minutes (ARGS="-k word" narrows)
-	@scripts/system-packages openssh-server zstd rsync
+	@scripts/system-packages openssh-server zstd rsync chromium
 	@$(BIN)/python -m tests.idp
 	@$(BIN)/pytest -n $(JOBS) --dist loadscope $(ARGS)
 
 test-long: dev  ## run the tests that take minutes
 	@scripts/system-packages openssh-server zstd rsync
 	@HYPOTHESIS_PROFILE=long $(BIN)/pytest -m long $(ARGS)
+
+screenshots: dev  ## a picture of every page in every state, light and dark, 400 px to 4K, in site/screenshots
+	@scripts/system-packages openssh-server zstd chromium
+	@$(BIN)/python -m tests.web.screenshots site/screenshots
 
 lint: dev  ## ruff, and the import contracts between the rooms
 	@$(BIN)/ruff check .
