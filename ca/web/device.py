@@ -87,16 +87,15 @@ def _done(visitor: Visitor, decided: DeviceLogin, *, approved: bool) -> HTMLResp
     if not approved:
         return pages.message(
             visitor.authority,
-            f"{decided.host} was not let in",
-            "It has been told so. Nothing was given to it.",
-            kind="bad",
+            "It stays out",
+            f"{decided.host} has been told so, and got nothing.",
             hint="You did not ask for this? Tell your administrator: somebody tried to get in as you.",
             links=links,
         )
     return pages.message(
         visitor.authority,
-        f"{decided.host} is let in",
-        f"It goes on by itself in a few seconds, as {visitor.who.user}.",
+        "It is let in",
+        f"{decided.host} goes on by itself in a few seconds, as {visitor.who.user}.",
         hint="You can close this page.",
         links=links,
     )

@@ -209,7 +209,7 @@ async def _ways(
     return visitor.page(
         "sign_in.html",
         error=error,
-        purpose=PURPOSES.get(where.partition("?")[0], "Then you see what is open to you."),
+        purpose=PURPOSES.get(where.partition("?")[0], "See your nodes, certificates and sessions."),
         providers=providers,
         passwords=any(one.kind == "password" for one in ways),
         next=where,

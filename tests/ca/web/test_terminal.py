@@ -113,7 +113,8 @@ async def test_the_page_shows_the_machine_before_it_is_let_in(home: House) -> No
         assert said in page.text
     assert await state(home, grant) == "pending"
     done = await alice.send(page, "/device", step="approve")
-    assert "build-7 is let in" in done.text
+    assert "It is let in" in done.text
+    assert "build-7 goes on by itself" in done.text
     assert await state(home, grant) == "approved"
 
 
