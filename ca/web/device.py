@@ -17,9 +17,8 @@ from ca.errors import BartizanError, Conflict, NotFound
 from ca.login import DeviceLogin
 from ca.web import pages
 from ca.web.pages import PageRoute, see_other
-from ca.web.terminal import vouching
 from ca.web.visitor import Somebody, Visitor
-from ca.web.with_provider import once_more, to_ask_again
+from ca.web.vouched import check_code, once_more, to_ask_again, vouching
 
 router = APIRouter(tags=["pages"], route_class=PageRoute)
 
@@ -27,6 +26,7 @@ router = APIRouter(tags=["pages"], route_class=PageRoute)
 @router.get("/device")
 async def ask(visitor: Somebody, code: str = "") -> Response:
     """A field for the code; or, with a code, who asks."""
+    await check_code(visitor)
     if not code:
         return _enter(visitor)
     again = await to_ask_again(visitor)
@@ -64,7 +64,12 @@ async def decide(request: Request, visitor: Somebody) -> Response:
         return once_more(visitor, again, f"/device?code={quote(code, safe='')}")
     try:
         decided = await handover.device_decide(
-            visitor.authority, code, user=user, approve=step == "approve", source=visitor.source
+            visitor.authority,
+            code,
+            user=user,
+            approve=step == "approve",
+            source=visitor.source,
+            with_code=visitor.with_code,
         )
     except (Conflict, NotFound) as error:
         return _enter(visitor, error=error)

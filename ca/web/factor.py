@@ -64,7 +64,7 @@ async def new_recovery_codes(request: Request, visitor: Somebody) -> Response:
         codes = await second_factor.new_recovery_codes(visitor.authority, account, code, source=visitor.source)
     except (AccessDenied, NotSignedIn) as error:
         return _sure_codes(visitor, error)
-    return recovery_codes(visitor, codes, "New recovery codes", "/you")
+    return recovery_codes(visitor, codes, "New recovery codes", "/you", instead=True)
 
 
 @router.get("/remove")

@@ -193,6 +193,8 @@ def wanted(scope: Scope) -> bool:
 def of_problem(authority: Authority, problem: JSONResponse) -> HTMLResponse:
     """The page that says what *problem* says to a program."""
     told = wire.Problem.model_validate_json(bytes(problem.body))
+    if problem.status_code == 404:
+        told = told.model_copy(update={"message": "its address may be mistyped, or what was here is gone"})
     heading = TITLES.get(told.error, "That did not work")
     hint = None if told.hint is None else sentence(told.hint)
     return refused(authority, Refusal(problem.status_code, heading, sentence(told.message), hint=hint))

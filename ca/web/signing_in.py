@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import timedelta
 from typing import Annotated
 from urllib.parse import quote
@@ -50,10 +50,10 @@ async def start(visitor: Anybody) -> Response:
 
 @router.get("/sign-in")
 async def show(
-    visitor: Anybody, next: str = "/", signed_out: Annotated[str, Query(alias="signed-out")] = ""
+    visitor: Anybody, next: str = "/", again: str = "", signed_out: Annotated[str, Query(alias="signed-out")] = ""
 ) -> Response:
-    """Every way to sign in."""
-    if visitor.caller is not None:
+    """Every way to sign in; also ``again``, for somebody who is."""
+    if visitor.caller is not None and not again:
         return see_other(local(next))
     return await _ways(visitor, local(next), note=LEFT.get(signed_out))
 
@@ -181,7 +181,7 @@ async def arrived(visitor: Visitor, signed_in: SignedIn, where: str) -> Response
 
     await authority.store.write(end_before)
     if signed_in.recovery_codes:
-        new = Visitor(authority, visitor.browser, visitor.known, text, visitor.source, visitor.agent, visitor.here)
+        new = replace(visitor, session=text)
         answer: Response = recovery_codes(new, signed_in.recovery_codes, "You are signed in", where)
     else:
         answer = visitor.remembered(see_other("/you" if where == "/" else where))
@@ -189,10 +189,12 @@ async def arrived(visitor: Visitor, signed_in: SignedIn, where: str) -> Response
     return answer
 
 
-def recovery_codes(visitor: Visitor, codes: Sequence[str], heading: str, where: str) -> HTMLResponse:
-    """The codes, this once."""
+def recovery_codes(
+    visitor: Visitor, codes: Sequence[str], heading: str, where: str, *, instead: bool = False
+) -> HTMLResponse:
+    """The codes, this once. *instead*: of others, which work no longer."""
     form = visitor.token("/sign-in/kept")
-    return visitor.page("recovery_codes.html", codes=codes, heading=heading, form=form, next=where)
+    return visitor.page("recovery_codes.html", codes=codes, heading=heading, form=form, next=where, instead=instead)
 
 
 async def _ways(

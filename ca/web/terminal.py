@@ -16,12 +16,11 @@ from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
 from ca import audit, handover, login
-from ca.store import users
 from ca.web import pages
 from ca.web.pages import PageRoute, Refusal, see_other
 from ca.web.signing_in import with_link
-from ca.web.visitor import Somebody, Visitor
-from ca.web.with_provider import once_more, to_ask_again
+from ca.web.visitor import Somebody
+from ca.web.vouched import check_code, once_more, to_ask_again, vouching
 
 CHALLENGE = re.compile(r"[A-Za-z0-9_-]{43}")
 STATE = re.compile(r"[A-Za-z0-9._~-]{16,128}")
@@ -82,6 +81,7 @@ class Terminal:
 async def ask(request: Request, visitor: Somebody) -> Response:
     """Let a terminal in?"""
     terminal = Terminal.parse(_once_each(request))
+    await check_code(visitor)
     again = await to_ask_again(visitor)
     if again is not None:
         return see_other(with_link(again.name, terminal.page))
@@ -110,17 +110,10 @@ async def decide(request: Request, visitor: Somebody) -> Response:
     again = await to_ask_again(visitor)
     if again is not None:
         return once_more(visitor, again, terminal.page)
-    code = await handover.grant(visitor.authority, user, terminal.challenge, source=visitor.source)
+    code = await handover.grant(
+        visitor.authority, user, terminal.challenge, source=visitor.source, with_code=visitor.with_code
+    )
     return see_other(terminal.told(code=code))
-
-
-async def vouching(visitor: Visitor) -> str:
-    """Who says that the visitor is who they are, as pages show it."""
-    authority, user = visitor.authority, visitor.who.user
-    account = await authority.store.read(lambda db: users.find(db, user))
-    if account is None or account.provider is None:
-        return "a password"
-    return next((one.title for one in await authority.providers.all() if one.name == account.provider), "a provider")
 
 
 def _once_each(request: Request) -> dict[str, str]:

@@ -19,6 +19,7 @@ from ca.api.callers import Caller, Here, Source, person
 from ca.app import Authority
 from ca.errors import AccessDenied, BartizanError, NotSignedIn
 from ca.model import Identity
+from ca.store import Db, tokens
 from ca.web import pages
 
 SESSION = "__Host-bartizan"
@@ -42,6 +43,8 @@ class Visitor:
     here: str
     """The page that it asks for, with its query."""
     caller: Caller | None = None
+    method: str = ""
+    """How they signed in, as the audit log names it."""
     locked: AccessDenied | None = None
     """Why the person who is signed in may not do anything now."""
 
@@ -53,6 +56,11 @@ class Visitor:
         if self.caller is None or self.caller.identity is None:
             raise pages.Elsewhere(f"/sign-in?next={quote(self.here, safe='')}")
         return self.caller.identity
+
+    @property
+    def with_code(self) -> bool:
+        """Whether this sign-in showed a second factor of ours."""
+        return self.method == "password+code"
 
     def token(self, goes_to: str) -> str:
         """What a form that goes to this path carries."""
@@ -85,10 +93,10 @@ def forget(answer: Response, name: str) -> None:
 async def _visitor(request: Request, authority: Here, source: Source) -> Visitor:
     browser = request.cookies.get(BROWSER, "")
     session = request.cookies.get(SESSION, "")
-    caller, locked = None, None
+    caller, method, locked = None, "", None
     if session:
         try:
-            caller = await authority.store.read(lambda db: person(authority, db, session, kind="web"))
+            caller, method = await authority.store.read(lambda db: _signed_in(authority, db, session))
         except NotSignedIn:
             pass  # over: a stranger
         except AccessDenied as error:
@@ -103,8 +111,14 @@ async def _visitor(request: Request, authority: Here, source: Source) -> Visitor
         agent=request.headers.get("user-agent", "")[:256],
         here=request.scope["path"] + (f"?{query}" if query else ""),
         caller=caller,
+        method=method,
         locked=locked,
     )
+
+
+def _signed_in(authority: Authority, db: Db, session: str) -> tuple[Caller, str]:
+    caller, token = person(authority, db, session, kind="web"), tokens.find(db, "web", session)
+    return caller, "" if token is None else str(token.data.get("method", ""))
 
 
 Anybody = Annotated[Visitor, Depends(_visitor)]

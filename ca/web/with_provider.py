@@ -1,5 +1,5 @@
 """
-Signing in with an identity provider: off to it, and back; and once more before a machine gets anything.
+Signing in with an identity provider: off to it, and back.
 
 What is needed when somebody comes back lies sealed in the store under the attempt's ``state``, which is good once, for
 ten minutes, for the browser and for the provider that it was made for.
@@ -21,8 +21,7 @@ from ca.errors import AccessDenied, BartizanError, NotFound
 from ca.identity.provider import Attempt, Proven, Refused, Unreachable
 from ca.identity.registry import Ready
 from ca.provider import Provider
-from ca.recheck import OLD
-from ca.store import identities, tokens, users
+from ca.store import tokens
 from ca.web import pages
 from ca.web.pages import PageRoute, Refusal, local, see_other
 from ca.web.signing_in import arrived, back_to, with_link
@@ -39,7 +38,7 @@ async def with_provider(name: str, visitor: Anybody, next: str = "/") -> Respons
     """Off to the provider. What is needed when they come back is kept here, for ten minutes and for this browser."""
     authority = visitor.authority
     authority.doors.beginning.use(visitor.source, now=authority.clock())
-    ready = await _provider(authority, name)
+    ready = await find(authority, name)
     provider = ready.file
     nonce, verifier = secrets.token_urlsafe(32), secrets.token_urlsafe(48)
     about = _about(visitor, provider.name)
@@ -59,7 +58,7 @@ async def back(name: str, request: Request, visitor: Anybody) -> Response:
     """They come back. An attempt is good once, for the browser and the provider that it was made for (OIDC-08, -09)."""
     authority = visitor.authority
     answer = _once_each(request.query_params.multi_items())
-    ready = await _provider(authority, name)
+    ready = await find(authority, name)
     provider = ready.file
     attempt, where = await _attempt(visitor, provider, answer.get("state", ""))
     again: list[pages.Link] = [
@@ -88,7 +87,8 @@ async def _proven(visitor: Visitor, ready: Ready, attempt: Attempt, answer: Mapp
         raise
 
 
-async def _provider(authority: Authority, name: str) -> Ready:
+async def find(authority: Authority, name: str) -> Ready:
+    """The provider of this name, or a page that says there is none."""
     try:
         return await authority.providers.find(name)
     except NotFound as error:
@@ -171,40 +171,3 @@ HEADINGS = {
     "said_no": "You were not let in",
     "user_disabled": "This account is closed",
 }
-
-
-# --- once more ----------------------------------------------------------------------------------------------------
-
-
-async def to_ask_again(visitor: Visitor) -> Provider | None:
-    """The provider that a person has to go through once more before a machine gets anything: its yes is too old."""
-    authority, user = visitor.authority, visitor.who.user
-    if await authority.store.read(lambda db: identities.of_user(db, user)) is None:
-        return None
-    await authority.recheck.fresh(user)
-    account, identity, now = await authority.store.read(
-        lambda db: (users.find(db, user), identities.of_user(db, user), db.now)
-    )
-    if account is None or identity is None or account.shut:
-        raise AccessDenied(
-            "your provider no longer vouches for you"
-            if account is None
-            else account.refused or "your account is closed",
-            hint="sign in again",
-            code="identity_refused",
-        )
-    return None if now - identity.checked < OLD else (await _provider(authority, identity.provider)).file
-
-
-def once_more(visitor: Visitor, provider: Provider, where: str) -> HTMLResponse:
-    """A page that leads to the provider: a form's answer may not go there by itself."""
-    return visitor.remembered(
-        pages.message(
-            visitor.authority,
-            f"{provider.title} has to confirm it",
-            f"It is more than five minutes since {provider.title} last vouched for you.",
-            kind="ask",
-            hint="Mostly this takes one click; you come back here by yourself.",
-            links=[(f"Continue with {provider.title}", with_link(provider.name, where))],
-        )
-    )

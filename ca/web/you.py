@@ -20,8 +20,8 @@ from ca.store import Db, certificates, sessions, tokens, users
 from ca.store import audit as log
 from ca.store.certificates import Record
 from ca.web.pages import PageRoute, see_other
-from ca.web.terminal import vouching
 from ca.web.visitor import SESSION, Somebody, Visitor, forget
+from ca.web.vouched import vouching
 
 MOST_NODES = 50
 MOST_SESSIONS = 12

@@ -63,6 +63,7 @@ def main(folder: Path) -> int:
             with live_session(site.alice):
                 _person(album, chromium, site.product, site.alice.name, site.alice.password)
             _newcomer(album, chromium, site.product)
+            _locked(album, chromium, site.product)
             _wanted_factor(album, chromium, site.product)
             _providers(album, chromium, site.product)
             with running_idp(Path(place) / "idp") as idp:
@@ -144,6 +145,7 @@ def _person(album: Album, chromium: Chromium, product: Product, user: str, passw
         sign_in(page, user, password)
         album.shot(page, "you")
         page.goto("/you?done=browser")
+        album.shot(page, "you-done")
         page.get_by_role("link", name="Sign out everywhere").click()
         album.shot(page, "sign-out-everywhere")
         page.goto("/you")
@@ -164,6 +166,15 @@ def _person(album: Album, chromium: Chromium, product: Product, user: str, passw
                 album.shot(page, "device-ask")
             page.get_by_role("button", name=answer, exact=True).click()
             album.shot(page, name)
+
+
+def _locked(album: Album, chromium: Chromium, product: Product) -> None:
+    password = product.add_user("lou", "developer")
+    with chromium.person(product.web) as page:
+        sign_in(page, "lou", password)
+        product.bartizan("locks", "add", "--user", "lou", "--reason", "laptop lost, call the desk")
+        page.goto("/you")
+        album.shot(page, "locked")
 
 
 def _newcomer(album: Album, chromium: Chromium, product: Product) -> None:

@@ -6,6 +6,7 @@ import html
 import re
 from collections.abc import AsyncIterator
 from pathlib import Path
+from urllib.parse import quote
 
 import httpx
 import pyotp
@@ -138,6 +139,25 @@ async def test_a_role_may_want_a_second_factor_and_the_page_sets_it_up(home: Hou
     onward = await carl.send(done, "/sign-in/kept", kept="yes")
     assert onward.headers["location"] == "/"
     assert 'id="heading">carl' in (await carl.get("/you")).text
+
+
+async def test_a_browser_that_showed_no_code_lets_nothing_in_where_a_role_wants_one(home: House) -> None:
+    await home.user("carl", "developer")
+    carl = await somebody(home, "carl")
+    await home.roles(STRICT)
+    await home.operator.patch("/v1/users/carl", json={"roles": ["careful"]})
+    asked = f"/sign-in/terminal?challenge={'c' * 43}&port=41234&state={'s' * 22}&host=laptop"
+    for place in (asked, "/device"):
+        page = await carl.get(place)
+        assert (page.status_code, "This takes a second factor" in page.text) == (403, True)
+    page = await carl.get(f"/sign-in?again=yes&next={quote(asked, safe='')}")
+    half = await carl.send(page, "/sign-in", user="carl", password=PASSWORD)
+    page = await carl.get(half.headers["location"])
+    done = await carl.send(page, half.headers["location"], code=secret(page).at(home.clock.now))
+    assert (await carl.send(done, "/sign-in/kept", kept="yes")).headers["location"] == asked
+    page = await carl.get(asked)
+    let_in = await carl.send(page, "/sign-in/terminal", answer="yes")
+    assert "code=" in let_in.headers["location"]
 
 
 async def test_new_recovery_codes_and_removing_the_factor_take_a_code(home: House) -> None:
