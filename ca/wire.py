@@ -194,6 +194,8 @@ class Me(Shape):
     certificate_expires: datetime | None
     cluster: ClusterInfo
     nodes: list[ReachableNode]
+    provider: str | None = None
+    """The identity provider that vouches for the person; None for a local account."""
 
 
 # --- administration -------------------------------------------------------------------------------------------

@@ -93,6 +93,7 @@ async def me(authority: Here, caller: Anyone) -> Me:
 
     def work(db: Db) -> Me:
         latest = certificates.latest_of(db, identity.user)
+        account = users.find(db, identity.user)
         return Me(
             user=identity.user,
             roles=sorted(identity.roles),
@@ -100,6 +101,7 @@ async def me(authority: Here, caller: Anyone) -> Me:
             certificate_expires=None if latest is None else latest.valid_before,
             cluster=authority.cluster_info(),
             nodes=authority.rights.reachable(db, identity),
+            provider=None if account is None else account.provider,
         )
 
     return await authority.store.read(work)
