@@ -5,7 +5,7 @@ All words that a user sees. The rules:
   - standard error is everything else: lower case, the program's name and a colon in front, no full stop.
   - an error is one line, and a "hint:" line if there is something to do next.
   - text that came from elsewhere is shown with its control characters made visible, never raw.
-  - colour only on a terminal, and not when NO_COLOR is set.
+  - colour only on a terminal, and not when NO_COLOR is set or the terminal is dumb.
 
 Exit status: 0 done, 1 refused or failed, 2 usage.
 """
@@ -19,7 +19,7 @@ import secrets
 import shlex
 import sys
 import traceback
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -145,6 +145,11 @@ def hint(text: str) -> None:
     click.secho(f"hint: {plain(text)}", err=True, **_style(sys.stderr, fg="cyan"))
 
 
+def address(url: str) -> None:
+    """A link, on a line of its own so that it can be copied or clicked."""
+    click.secho(plain(url), err=True, **_style(sys.stderr, underline=True))
+
+
 def warning(text: str) -> None:
     """Something is not as it should be, and the work goes on."""
     _line(_program(), f"warning: {text}", "yellow")
@@ -201,6 +206,24 @@ def span(length: timedelta) -> str:
 
 
 @contextmanager
+def waiting(text: str) -> Iterator[Callable[[timedelta], None]]:
+    """What is waited for, and how long still: one line that is written over. Said once where that cannot be."""
+    if not sys.stderr.isatty() or os.environ.get("TERM", "dumb") == "dumb":
+        note(text)
+        yield lambda _left: None
+        return
+
+    def tick(left: timedelta) -> None:
+        seconds = max(0, int(left.total_seconds()))
+        click.echo(f"\r\x1b[K{_program()}: {text} ({seconds // 60}:{seconds % 60:02})", err=True, nl=False)
+
+    try:
+        yield tick
+    finally:
+        click.echo("\r\x1b[K", err=True, nl=False)
+
+
+@contextmanager
 def progress(title: str, total: int | None) -> Iterator[Progress | None]:
     """A bar on standard error when it is a terminal; ``advance(0, n)`` moves it."""
     if not sys.stderr.isatty():
@@ -225,8 +248,11 @@ def _line(program: str, text: str, colour: str | None = None) -> None:
 
 
 def _style(stream: IO[str], **style: Any) -> dict[str, Any]:
-    """*style* where colour is wanted. click itself drops it when *stream* is no terminal."""
-    return {} if os.environ.get("NO_COLOR") or not stream.isatty() else style
+    """*style* where colour is wanted; else nothing, not even click's reset at the end of the line."""
+    plain_wanted = os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb"
+    if plain_wanted or not stream.isatty() or not any(style.values()):
+        return {"reset": False}
+    return style
 
 
 def _usage(program: str, usage: click.UsageError) -> NoReturn:
