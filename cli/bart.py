@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import click
 
-from cli import completion, config, login, logout, ls, play, recordings, second_factor, sessions, ssh, status
+from cli import clusters, completion, config, login, logout, ls, play, recordings, second_factor, sessions, ssh, status
 from cli.output import Program
 
 
 @click.group(cls=Program, name="bart")
 @click.version_option(package_name="bartizan", message="%(version)s")
-def bart() -> None:
+@click.option(
+    "--cluster",
+    metavar="NAME",
+    envvar="BART_CLUSTER",
+    shell_complete=clusters.names,
+    help="Which cluster is meant, when you are signed in at several. Default: the first. Also: $BART_CLUSTER.",
+)
+def bart(cluster: str | None) -> None:
     """Sign in, reach nodes with plain ssh, and see what was recorded."""
 
 
@@ -18,6 +25,7 @@ for command in (
     login.login,
     logout.logout,
     status.status,
+    clusters.clusters,
     ls.ls,
     ssh.ssh,
     config.config,

@@ -7,11 +7,14 @@ asks.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
+import socket
 import ssl
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Literal, Self, TypeVar
 from urllib.parse import quote, urlsplit
@@ -33,6 +36,7 @@ from ca.errors import (
     TooLarge,
     Unavailable,
 )
+from cli import clock
 from cli.profile import Home
 
 T = TypeVar("T")
@@ -60,7 +64,7 @@ REFUSALS: Mapping[int, type[BartizanError]] = {
 def signed_in(home: Home) -> Authority:
     """The authority that the stored sign-in belongs to."""
     profile = home.profile()
-    return Authority.over_https(profile.authority, root=home.root(), token=home.token())
+    return Authority.over_https(profile.authority, root=home.root(), token=home.token(), pin=profile.pin)
 
 
 def pinned_root(authority: str, pin: str) -> str:
@@ -94,16 +98,22 @@ def pin_of(pem: str) -> str:
 class Authority(AbstractContextManager["Authority"]):
     """A connection to the authority. Made by ``over_https`` or ``over_socket``; closed like a file."""
 
-    def __init__(self, http: httpx.Client, place: str) -> None:
+    def __init__(self, http: httpx.Client, place: str, *, pin: str | None = None) -> None:
         self._http = http
+        self._pin = pin
         self.place = place
+        self.ahead: timedelta | None = None
+        """How far the authority's clock was ahead of ours at its last answer, as far as it told."""
 
     @classmethod
-    def over_https(cls, authority: str, *, root: str | None, token: str | None = None) -> Self:
-        """HTTPS that trusts exactly *root* (PEM), or what the system trusts when there is none."""
+    def over_https(cls, authority: str, *, root: str | None, token: str | None = None, pin: str | None = None) -> Self:
+        """HTTPS that trusts exactly *root* (PEM), or what the system trusts when there is none.
+
+        *pin* is what proved *root* earlier: it only helps to say what is wrong when another root answers.
+        """
         context = ssl.create_default_context(cadata=root)
         context.minimum_version = ssl.TLSVersion.TLSv1_2
-        return cls(_http(checked_url(authority), token, verify=context), authority)
+        return cls(_http(checked_url(authority), token, verify=context), authority, pin=pin)
 
     @classmethod
     def over_socket(cls, data: Path) -> Self:
@@ -133,11 +143,21 @@ class Authority(AbstractContextManager["Authority"]):
 
     def ready(self) -> bool:
         """Whether it answers and all it needs is there."""
-        with self._told_apart():
-            return self._http.get("/readyz").is_success
+        return self._request("GET", "/readyz").is_success
+
+    def now(self) -> datetime:
+        """The time by the authority's clock, as far as it told."""
+        return datetime.now(UTC) + (self.ahead or timedelta(0))
 
     def tls_root(self) -> str:
         return self._text("/v1/tls-root")
+
+    def login_methods(self) -> list[wire.LoginMethod]:
+        """How one may sign in there; one that does not tell takes passwords alone."""
+        try:
+            return self._call("GET", "/v1/login/methods", wire.LoginMethods).methods
+        except NotFound:
+            return [wire.LoginMethod(kind="password", name="password", title="Password")]
 
     def login_challenge(self) -> wire.Challenge:
         return self._call("POST", "/v1/login/challenge", wire.Challenge)
@@ -145,8 +165,17 @@ class Authority(AbstractContextManager["Authority"]):
     def login(self, request: wire.LoginRequest) -> wire.LoginAnswer:
         return self._call("POST", "/v1/login", wire.LoginAnswer, request)
 
-    def logout(self) -> None:
-        self._send("POST", "/v1/logout")
+    def device_login(self, request: wire.DeviceRequest) -> wire.DeviceStarted:
+        return self._call("POST", "/v1/login/device", wire.DeviceStarted, request)
+
+    def device_state(self, poll: wire.DevicePoll) -> wire.DeviceState:
+        return self._call("POST", "/v1/login/device/poll", wire.DeviceState, poll)
+
+    def exchange(self, request: wire.ExchangeRequest) -> wire.LoginAnswer:
+        return self._call("POST", "/v1/login/exchange", wire.LoginAnswer, request)
+
+    def logout(self, *, everywhere: bool = False) -> None:
+        self._send("POST", "/v1/logout", wire.SignOut(everywhere=True) if everywhere else None)
 
     def me(self) -> wire.Me:
         return self._call("GET", "/v1/me", wire.Me)
@@ -315,12 +344,19 @@ class Authority(AbstractContextManager["Authority"]):
     def _send(
         self, method: str, path: str, body: wire.Shape | None = None, *, narrow: Mapping[str, str] | None = None
     ) -> httpx.Response:
+        answer = self._request(method, path, body, narrow=narrow)
+        if not answer.is_success:
+            raise refusal(answer)
+        return answer
+
+    def _request(
+        self, method: str, path: str, body: wire.Shape | None = None, *, narrow: Mapping[str, str] | None = None
+    ) -> httpx.Response:
         content = None if body is None else body.model_dump_json().encode()
         headers = {} if body is None else {"content-type": "application/json"}
         with self._told_apart():
             answer = self._http.request(method, path, content=content, headers=headers, params=narrow)
-        if not answer.is_success:
-            raise refusal(answer)
+        self.ahead = clock.difference(answer.headers.get("date"), datetime.now(UTC))
         return answer
 
     @contextmanager
@@ -329,7 +365,7 @@ class Authority(AbstractContextManager["Authority"]):
         try:
             yield
         except httpx.ConnectError as error:
-            raise _unreachable(self.place, error) from None
+            raise _unreachable(self.place, error, pin=self._pin) from None
         except httpx.TimeoutException:
             raise Unavailable(f"the authority at {self.place} does not answer in time") from None
         except httpx.HTTPError as error:
@@ -392,13 +428,25 @@ def _checked_pin(pin: str) -> str:
     return f"{kind}:{digits}"
 
 
-def _unreachable(place: str, error: httpx.ConnectError) -> BartizanError:
+def _unreachable(place: str, error: httpx.ConnectError, *, pin: str | None) -> BartizanError:
     text = str(error)
+    if "CERTIFICATE_VERIFY_FAILED" in text and pin is not None and (shown := _shown_pin(place)) not in (None, pin):
+        return AccessDenied(
+            f"the pin of the authority at {place} changed: it was {pin}, now it shows {shown}; nothing was sent to it",
+            hint="somebody may be in between: compare with `bartizan pin`, typed on the authority's own machine; "
+            "if it says the same, bart login --pin with the new one",
+            code="pin_mismatch",
+        )
     if "CERTIFICATE_VERIFY_FAILED" in text:
         return AccessDenied(
             f"the certificate of the authority at {place} is not one that is trusted here ({_why(text)})",
             hint="add --pin sha256:…, as `bartizan pin` prints it on the authority's own machine",
             code="authority_untrusted",
+        )
+    if place.startswith("https://") and _no_network(error):
+        return Unavailable(
+            f"cannot reach the authority at {place}: {_why(text)}",
+            hint="is this machine on the network, and the name right?",
         )
     if place.startswith("https://"):
         return Unavailable(
@@ -406,6 +454,25 @@ def _unreachable(place: str, error: httpx.ConnectError) -> BartizanError:
             hint="is `bartizan up` running there, and is this what it was given as --web?",
         )
     return Unavailable(f"the authority in {place} is not running", hint=f"bartizan up --data {place}")
+
+
+def _shown_pin(place: str) -> str | None:
+    """The pin that whatever answers there shows now, if it shows one."""
+    try:
+        return pin_of(_unproven_root(place))
+    except BartizanError:
+        return None
+
+
+def _no_network(error: BaseException | None) -> bool:
+    """Whether the name does not resolve or no way leads there: then nobody has to look at the authority first."""
+    while error is not None:
+        if isinstance(error, socket.gaierror):
+            return True
+        if isinstance(error, OSError) and error.errno in (errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENETDOWN):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def _why(text: str) -> str:

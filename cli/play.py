@@ -18,7 +18,7 @@ import click
 
 from ca.errors import InvalidInput, Unavailable
 from cli import output
-from cli.recordings import located
+from cli.recordings import ids, located
 from recordings import reader
 from recordings.format import Digest, Event, Header, Input, Output, Stderr
 from recordings.player import Player, TerminalSafe
@@ -33,7 +33,7 @@ ARROWS = {"\x1b[C": "]", "\x1b[D": "[", "\x1bOC": "]", "\x1bOD": "["}
 
 
 @click.command()
-@click.argument("what", metavar="ID|DIR")
+@click.argument("what", metavar="ID|DIR", shell_complete=ids)
 @click.option("--speed", type=click.FloatRange(0.01, 1000), default=1.0, show_default=True, help="How much faster.")
 @click.option("--idle-limit", type=click.FloatRange(0, min_open=True), help="Cut pauses to so many seconds.")
 @click.option("--channel", type=click.IntRange(min=0), help="Which channel. Default: the first with a terminal.")

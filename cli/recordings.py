@@ -8,13 +8,28 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import click
+from click.shell_completion import CompletionItem
 
-from ca.errors import InvalidInput, NotFound, NotSignedIn, Unavailable
+from ca.errors import BartizanError, InvalidInput, NotFound, NotSignedIn, Unavailable
 from cli import bundle, output
 from cli.client import signed_in
 from cli.profile import home
 from recordings import reader, seal
 from recordings.reader import Verdict
+
+MOST_COMPLETED = 50
+
+
+def ids(context: click.Context, _parameter: click.Parameter, begun: str) -> list[CompletionItem]:
+    """Ids of recordings, newest first, for a shell's completion; folders beside them, since those play as well."""
+    folders = [CompletionItem(begun, type="dir")] if begun.startswith((".", "/", "~")) else []
+    try:
+        with context.scope(cleanup=False), signed_in(home()) as authority:
+            found = authority.recordings()
+    except BartizanError:
+        return folders  # a shell that completes has no place for reasons
+    words = (CompletionItem(one.id, help=f"{one.user} on {one.node} {output.when(one.started)}") for one in found)
+    return folders + [word for word in words if word.value.startswith(begun)][:MOST_COMPLETED]
 
 
 @click.group()
@@ -45,7 +60,7 @@ def list_(user: str | None, node: str | None, as_json: bool) -> None:
 
 
 @recordings.command()
-@click.argument("id")
+@click.argument("id", shell_complete=ids)
 @click.option(
     "--output", "folder", type=click.Path(path_type=Path), help="A new folder for it. Default: one named like the ID."
 )
@@ -62,7 +77,7 @@ def export(id: str, folder: Path | None) -> None:
 
 
 @recordings.command()
-@click.argument("what", metavar="ID|DIR")
+@click.argument("what", metavar="ID|DIR", shell_complete=ids)
 @click.option(
     "--allowed-signers",
     type=click.Path(path_type=Path, dir_okay=False, exists=True),

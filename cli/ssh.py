@@ -8,13 +8,23 @@ import shutil
 import click
 
 from ca.errors import NotFound
-from cli.profile import home
+from cli.profile import Home, home, homes
 
 
-def _nodes(context: click.Context, argument: click.Parameter, begun: str) -> list[str]:
-    """The names that can follow, for a shell's completion: the nodes of the last sign-in."""
-    profile = home().stored_profile()
-    return [node.name for node in profile.nodes if node.name.startswith(begun)] if profile else []
+def _nodes(context: click.Context, _argument: click.Parameter, begun: str) -> list[str]:
+    """The names that can follow, for a shell's completion: the nodes of the last sign-ins."""
+    login, at, rest = begun.rpartition("@")
+    with context.scope(cleanup=False):
+        meant = home()
+    names = [name for place in homes() for name in _names(place, long="." in rest or place.folder != meant.folder)]
+    return [f"{login}{at}{name}" for name in names if name.startswith(rest)]
+
+
+def _names(place: Home, *, long: bool) -> list[str]:
+    """The names that lead to the nodes of one cluster."""
+    profile = place.profile()
+    suffix = f".{profile.cluster.cluster}" if long else ""
+    return [f"{node.name}{suffix}" for node in profile.nodes]
 
 
 @click.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})

@@ -10,13 +10,14 @@ Never holds text from the authority as it came: every name, host, login and key 
   - any other ``NAME.bartizan``: OpenSSH cannot cut the suffix off by itself, so a ``Match … exec`` has the helper write
     the block for that one name (``asked/NAME.conf``, ``asked/NAME.known_hosts``), and ``Include`` reads it at once.
     The connection then reaches the bastion, which alone says whether and why not.
+  - other clusters follow by ``Include``, each for all names but those of the clusters before it.
 """
 
 from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -51,6 +52,8 @@ class Access:
     nodes: tuple[Destination, ...]
     home: Path
     python: Path
+    agent: Path | None = None
+    """The socket of bart's own agent, when that holds the key and not a file."""
 
     def __post_init__(self) -> None:
         _check(USER.match(self.user), "user name", self.user)
@@ -65,12 +68,27 @@ class Access:
             if not _PATH.match(str(path)):
                 raise InvalidInput(f"ssh cannot be told of this path: {path}", hint="set BART_HOME to a plainer one")
 
+    @property
+    def names(self) -> list[str]:
+        """Every name that these files answer to; ``*.cluster`` stands for the nodes' long ones."""
+        return [self.cluster, *(node.name for node in self.nodes), f"*.{self.cluster}"]
+
 
 def access(
-    user: str, cluster: wire.ClusterInfo, nodes: Iterable[wire.ReachableNode], *, home: Path, python: Path
+    user: str,
+    cluster: wire.ClusterInfo,
+    nodes: Iterable[wire.ReachableNode],
+    *,
+    home: Path,
+    python: Path,
+    agent: Path | None = None,
+    clusters: Collection[str] = (),
 ) -> Access:
-    """What the authority said, as values that cannot be wrong. Raises Unavailable when it said nonsense."""
-    taken = RESERVED_NODE_NAMES | {cluster.cluster}
+    """What the authority said, as values that cannot be wrong. Raises Unavailable when it said nonsense.
+
+    A node that is called like one of *clusters* is left out: it has its long name still.
+    """
+    taken = RESERVED_NODE_NAMES | {cluster.cluster, *clusters}
     try:
         keys = tuple(PublicKey.from_line(line).line() for line in cluster.bastion_ca)
     except ValueError:
@@ -88,6 +106,7 @@ def access(
         ),
         home=home,
         python=python,
+        agent=agent,
     )
 
 
@@ -134,6 +153,26 @@ def config(access: Access) -> str:
     )
 
 
+def including(others: Sequence[Access], *, taken: Iterable[str] = ()) -> str:
+    """What brings in the configs of *others*, in this order: whoever has a name first keeps it.
+
+    But the name of a cluster is its bastion's, never a node's.
+    """
+    lines: list[str] = []
+    before = list(taken)
+    for other in others:
+        elsewhere = dict.fromkeys(before + [one.cluster for one in others])
+        rest = ",".join(["*", *(f"!{name}" for name in elsewhere if name != other.cluster)])
+        lines += [
+            f"# The cluster {other.cluster}.",
+            f"Match originalhost {rest}",
+            f"    Include {_quoted(other.home / 'ssh_config')}",
+            "",
+        ]
+        before += other.names
+    return "".join(f"{line}\n" for line in lines)
+
+
 def known_hosts(access: Access) -> str:
     """Exactly the names that may be reached, and the bastion's own, all under the bastion CA."""
     suffix = access.cluster
@@ -155,12 +194,13 @@ def _node(node: Destination, suffix: str) -> list[str]:
 
 
 def _identity(access: Access, known: Path) -> list[str]:
-    """Who we are and whom we believe. The key stays in its file: no agent sees it, and none is forwarded."""
+    """Who we are and whom we believe. The key stays in its file or in bart's own agent; no agent is forwarded."""
+    key, agent = ("id", "none") if access.agent is None else ("id.pub", _quoted(access.agent))
     return [
-        f"    IdentityFile {_quoted(access.home / 'id')}",
+        f"    IdentityFile {_quoted(access.home / key)}",
         f"    CertificateFile {_quoted(access.home / 'id-cert.pub')}",
         "    IdentitiesOnly yes",
-        "    IdentityAgent none",
+        f"    IdentityAgent {agent}",
         "    AddKeysToAgent no",
         "    ForwardAgent no",
         "    PreferredAuthentications publickey",

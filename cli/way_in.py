@@ -10,7 +10,7 @@ import click
 
 from ca.errors import InvalidInput
 from cli.client import Authority, checked_url, signed_in
-from cli.profile import home
+from cli.profile import home, home_at
 
 SYSTEM_DATA = Path("/var/lib/bartizan")
 
@@ -33,7 +33,7 @@ class WayIn:
         """Connect. Without an option: the system's data folder if it is there, else one's own sign-in."""
         if self.data is not None:
             return Authority.over_socket(self.data)
-        place = home()
+        place = home() if self.authority is None else home_at(checked_url(self.authority))
         if self.authority is None and (SYSTEM_DATA / "admin.token").exists():
             return Authority.over_socket(SYSTEM_DATA)
         if self.authority is None and place.stored_profile() is None:

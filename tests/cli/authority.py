@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import ssl
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from ipaddress import ip_address
 from pathlib import Path
@@ -25,12 +26,14 @@ from cli.client import pin_of
 
 @dataclass
 class Stand:
-    """What it answers (by method and path) and what it heard."""
+    """What it answers (by method and path; status and body, or a function that gives both) and what it heard."""
 
     url: str
     root: str
-    answers: dict[str, tuple[int, Any]] = field(default_factory=dict)
+    answers: dict[str, tuple[int, Any] | Callable[[Any], tuple[int, Any]]] = field(default_factory=dict)
     diary: list[tuple[str, Any]] = field(default_factory=list)
+    ahead: timedelta = timedelta(0)
+    """How far its clock is ahead of this machine's."""
 
     @property
     def pin(self) -> str:
@@ -69,7 +72,8 @@ class _Handler(BaseHTTPRequestHandler):
         if call == "GET /v1/tls-root":
             status, answer = 200, stand.root
         else:
-            status, answer = stand.answers.get(call, (404, {"error": "not_found", "message": "no such thing"}))
+            found = stand.answers.get(call, (404, {"error": "not_found", "message": "no such thing"}))
+            status, answer = found(stand.diary[-1][1]) if callable(found) else found
         if callable(answer):
             answer = answer(stand.diary[-1][1])
         text = answer if isinstance(answer, str | bytes) else json.dumps(answer)
@@ -80,6 +84,10 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(content)
 
     do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = _answer  # noqa: N815
+
+    def date_time_string(self, timestamp: float | None = None) -> str:
+        stand: Stand = self.server.stand  # type: ignore[attr-defined]
+        return format_datetime((datetime.now(UTC) + stand.ahead), usegmt=True)
 
     def log_message(self, *_: object) -> None:
         pass

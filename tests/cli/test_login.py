@@ -7,73 +7,22 @@ import os
 import stat
 import subprocess
 import sys
-from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 from click.shell_completion import ShellComplete
-from click.testing import CliRunner, Result
 
 from cli.bart import bart
 from cli.config import BEGIN, END
-from cli.login import NAMESPACE
+from cli.fresh_key import NAMESPACE
 from cli.profile import Home
 from recordings import sshsig
 from recordings.sshkey import PublicKey
 from tests.cli.authority import Stand, standing
+from tests.cli.desk import NONCE, answer, everything_in, login, me, run
 from tests.cli.test_ssh_config import CLUSTER, KEY
 from tests.sshd import free_port
-
-NONCE = "n0nce"
-
-
-@pytest.fixture
-def home(tmp_path: Path) -> Path:
-    return tmp_path / "bart"
-
-
-@pytest.fixture
-def stand(tmp_path: Path) -> Iterator[Stand]:
-    with standing(tmp_path / "authority") as stand:
-        stand.answers["POST /v1/login/challenge"] = (200, {"nonce": NONCE})
-        stand.answers["POST /v1/login"] = (200, answer())
-        yield stand
-
-
-def answer(**change: Any) -> dict[str, Any]:
-    node = {"name": "web1", "labels": {"env": "dev"}, "logins": ["alice", "root"], "actions": ["exec", "shell"]}
-    return {
-        "user": "alice",
-        "roles": ["developer"],
-        "certificate": "ssh-ed25519-cert-v01@openssh.com AAAA",
-        "expires": (datetime.now(UTC) + timedelta(hours=12)).isoformat(),
-        "token": "t0ken",
-        "cluster": CLUSTER.model_dump(),
-        "nodes": [node],
-        "note": None,
-    } | change
-
-
-def me(**change: Any) -> dict[str, Any]:
-    said = answer()
-    kept = {name: said[name] for name in ("user", "roles", "cluster", "nodes")}
-    return kept | {"administrator": False, "certificate_expires": said["expires"]} | change
-
-
-def run(*words: str, stdin: str = "") -> Result:
-    return CliRunner().invoke(bart, words, input=stdin)
-
-
-def login(stand: Stand, *more: str, pin: str | None = None) -> Result:
-    where = ["--authority", stand.url, "--pin", pin or stand.pin, "--user", "alice"]
-    return run("login", *where, "--password-stdin", *more, stdin="correct horse battery\n")
-
-
-def everything_in(folder: Path) -> dict[str, bytes]:
-    files = (path for path in folder.rglob("*") if path.is_file() and path.name != ".lock")
-    return {str(path.relative_to(folder)): path.read_bytes() for path in files}
 
 
 def test_a_sign_in_writes_all_that_ssh_needs(stand: Stand, home: Path) -> None:
@@ -319,9 +268,9 @@ def test_the_home_can_be_read_back(stand: Stand, home: Path) -> None:
 
 
 def test_usage_is_one_line_a_hint_and_2() -> None:
-    result = run("login", "--nonsense")
+    result = run("login", "--quux")
     assert result.exit_code == 2
-    assert result.stderr == "bart: error: no such option '--nonsense'\nhint: bart login --help\n"
+    assert result.stderr == "bart: error: no such option '--quux'\nhint: bart login --help\n"
 
 
 def test_bart_ssh_has_help_of_its_own_and_leaves_the_rest_to_ssh(
