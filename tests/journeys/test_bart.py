@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import html
 import json
 import os
+import re
 import secrets
+import ssl
 import subprocess
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 
+import httpx
 import pytest
 
 from cli.agent import Agent
 from tests.journeys.stage import guest, live_session
-from tests.product import ROLES, Person, Product, Site, running_product
+from tests.product import BIN, ROLES, Person, Product, Site, running_product
 from tests.sshd import LOGIN
 
 
@@ -108,3 +113,103 @@ def test_two_clusters_side_by_side_from_one_included_file(laptop: Person, second
     laptop.bart("logout", "--purge", "--yes")
     assert not laptop.home.exists()
     assert (laptop.folder / ".ssh" / "config").read_text() == ""
+
+
+# --- through the browser ------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Browser:
+    """The person's browser, without a screen: it keeps cookies, fills forms in and presses buttons."""
+
+    http: httpx.Client
+
+    def opens(self, url: str) -> str:
+        return self.http.get(url, follow_redirects=True).raise_for_status().text
+
+    def sends(self, page: str, action: str, **fields: str) -> httpx.Response:
+        """Press a button of the form on *page* that goes to *action*; what is hidden in it goes along."""
+        [form] = [one for one in re.findall(r"<form.*?</form>", page, re.DOTALL) if f'action="{action}"' in one]
+        hidden = re.findall(r'<input type="hidden" name="([^"]+)" value="([^"]*)"', form)
+        data = {name: html.unescape(value) for name, value in hidden} | fields
+        return self.http.post(action, data=data, headers={"Origin": str(self.http.base_url).rstrip("/")})
+
+    def signs_in(self, person: Person, page: str) -> None:
+        answer = self.sends(page, "/sign-in", user=person.name, password=person.password)
+        assert answer.status_code == 303, answer.text
+
+
+@pytest.fixture
+def browser(laptop: Person) -> Iterator[Browser]:
+    context = ssl.create_default_context(cadata=(laptop.home / "root.pem").read_text())
+    with httpx.Client(base_url=f"https://{laptop.product.web}", verify=context, timeout=30, trust_env=False) as http:
+        yield Browser(http)
+
+
+@contextmanager
+def begun(person: Person, *options: str) -> Iterator[subprocess.Popen[str]]:
+    """``bart login``, which waits for the browser."""
+    command = [BIN / "bart", "login", *options]
+    process = subprocess.Popen(command, env=person.environment, stderr=subprocess.PIPE, text=True)
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.communicate(timeout=30)
+
+
+def read_until(process: subprocess.Popen[str], pattern: str) -> re.Match[str]:
+    """The first line on standard error that *pattern* finds."""
+    assert process.stderr is not None
+    seen = []
+    for line in process.stderr:
+        seen.append(line)
+        if found := re.search(pattern, line):
+            return found
+    raise AssertionError("".join(seen))
+
+
+def test_a_browser_lets_the_terminal_in_and_the_second_time_it_is_signed_in_already(
+    laptop: Person, browser: Browser
+) -> None:
+    for time in ("first", "second"):
+        with begun(laptop, "--no-open") as bart:
+            word = read_until(bart, r"shows the word ([A-Z2-7]{4}):")[1]
+            url = read_until(bart, r"https://\S+")[0]
+            page = browser.opens(url)
+            if time == "first":
+                browser.signs_in(laptop, page)
+                page = browser.opens(url)
+            assert f">{word}<" in page
+            answer = browser.sends(page, "/sign-in/terminal", answer="yes")
+            assert answer.status_code == 303
+            assert httpx.get(answer.headers["location"], trust_env=False).status_code == 200
+            read_until(bart, f"signed in as {laptop.name}")
+            assert bart.wait(timeout=30) == 0
+        assert laptop.ssh("web1", "true").returncode == 0
+
+
+def test_a_no_in_the_browser_ends_the_wait(laptop: Person, browser: Browser) -> None:
+    with begun(laptop, "--no-open") as bart:
+        url = read_until(bart, r"https://\S+")[0]
+        browser.signs_in(laptop, browser.opens(url))
+        answer = browser.sends(browser.opens(url), "/sign-in/terminal", answer="no")
+        assert httpx.get(answer.headers["location"], trust_env=False).status_code == 200
+        read_until(bart, "error: the sign-in was refused on the page")
+        assert bart.wait(timeout=30) == 1
+
+
+def test_a_code_is_approved_on_another_machine(laptop: Person, browser: Browser) -> None:
+    with begun(laptop, "--no-browser", "--agent") as bart:
+        code = read_until(bart, r"type the code (\S+):")[1]
+        url = read_until(bart, r"https://\S+")[0]
+        word = read_until(bart, r"shows the word ([A-Z2-7]{4})")[1]
+        browser.signs_in(laptop, browser.opens(url))
+        page = browser.opens(f"{url}?code={code}")
+        assert f">{word}<" in page
+        assert browser.sends(page, "/device", step="approve").is_success
+        read_until(bart, f"signed in as {laptop.name}")
+        assert bart.wait(timeout=30) == 0
+    assert laptop.ssh("web1", "true").returncode == 0
+    told = json.loads(laptop.bart("status", "--json").stdout)
+    assert (told["signed_in_by"], told["keys"]) == ("device", "agent")
