@@ -94,9 +94,9 @@ class Home:
         try:
             stored = json.loads((self.folder / "profile.json").read_bytes())
         except FileNotFoundError:
-            raise NotSignedIn(
-                "nobody is signed in here", hint="bart login --authority URL --pin PIN --user NAME"
-            ) from None
+            others = [f"bart --cluster {other.folder.name} …" for other in _beside(self.top) if self.is_first]
+            hint = ", or ".join(["bart login --authority URL --pin PIN --user NAME", *others])
+            raise NotSignedIn("nobody is signed in here", hint=hint) from None
         except PermissionError:
             raise _not_ours(self.folder) from None
         except (OSError, ValueError) as error:

@@ -223,6 +223,7 @@ def test_what_is_removed_is_gone_and_the_rest_goes_on(stand: Stand, prod: Stand,
     assert run("logout").exit_code == 0
     assert ssh_reads(home / "ssh_config", "web1")["identityfile"] == str(home / "clusters" / "lab" / "id")
     assert run("--cluster", "lab", "ls").exit_code == 0
+    assert "or bart --cluster lab …" in run("status").stderr
     assert login(stand).exit_code == 0
     assert ssh_reads(home / "ssh_config", "web1")["identityfile"] == str(home / "id")
     assert run("clusters", "remove", "nope").exit_code == 1
