@@ -29,13 +29,15 @@ _PLAIN = re.compile(r"[A-Za-z0-9_.@/:+*?-]{1,60}\Z")
 _MOST_INTEGER = 1 << 63
 
 
-def person(provider: Provider, claims: Mapping[str, object]) -> Person:
+def person(provider: Provider, claims: Mapping[str, object], *, known_as: str | None = None) -> Person:
     """Whom *claims*, which the provider vouches for, make here. Raises ``ca.identity.provider.Refused``.
+
+    Somebody who is *known_as* a person here already keeps that name, whatever the claims call them now.
 
     The plan:
     1. An e-mail address counts only when the provider says that it verified it.
     2. Some allow-condition fits.
-    3. The name: from the file's table, else the claim exactly as it is, unless systems use it for themselves.
+    3. A newcomer's name: from the file's table, else the claim exactly as it is, unless systems use it for themselves.
     4. The roles of every entry that fits, and the traits.
     """
     # 1.
@@ -54,7 +56,7 @@ def person(provider: Provider, claims: Mapping[str, object]) -> Person:
             code="not_allowed",
         )
     # 3.
-    name, because = _name(provider, claims)
+    name, because = _name(provider, claims) if known_as is None else (known_as, f"known here: user {known_as}")
     # 4.
     roles, role_lines = _roles(provider, claims)
     traits, trait_lines = _traits(provider, claims)

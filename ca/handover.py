@@ -3,10 +3,10 @@ A browser that is signed in lets a terminal in: by a code that comes to a loopba
 code that a person approves (RFC 8628). The numbered plan of ``exchange``:
 
 1. The key is one that we could certify, and the asker has it: checked first, so that a slip uses nothing up.
-2. The grant is used up: of many who bring it, one goes on.
-3. PKCE (RFC 7636): whoever brings the grant is whoever began. A wrong verifier ends the grant all the same.
-4. The identity provider, where there is one, said yes within the last five minutes, or is asked again now.
-5. The certificate (``ca/sign_in.py``).
+2. PKCE (RFC 7636): whoever brings the grant is whoever began. A wrong verifier ends the grant.
+3. The identity provider, where there is one, said yes within the last five minutes, or is asked again now.
+4. The certificate (``ca/sign_in.py``). The grant is used up with it: of many who bring it, one goes on, and what ended
+   the grant while the provider was asked has ended it.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from ca.allowance import too_many
 from ca.app import Authority
 from ca.errors import AccessDenied, NotFound
 from ca.login import DeviceLogin, State
+from ca.recheck import OLD, Outcome
 from ca.sign_in import SignedIn, certified, checked_key
 from ca.store import Db, device_logins, tokens, users
 from ca.store import audit as log
@@ -143,31 +144,61 @@ async def exchange(authority: Authority, request: ExchangeRequest, *, source: st
     # 1.
     checked_key(request)
     # 2.
-    granted = await authority.store.write(lambda db: _used(db, request.grant))
-    # 3.
+    granted = await authority.store.read(lambda db: _granted(db, request.grant))
     if granted is None or not login.proves(request.verifier, granted.challenge):
+        await authority.store.write(lambda db: _use_up(db, request.grant))
         authority.metrics.logins.labels("refused").inc()
-        raise AccessDenied(
-            "this sign-in is over, was used before, or was begun elsewhere", hint="bart login", code="grant_invalid"
-        )
+        raise _over()
+    # 3.
+    await _vouched_for(authority, granted.account.name)
+
     # 4.
-    await authority.recheck.fresh(granted.account.name)
-    # 5.
+    def admit(db: Db) -> None:
+        if not _use_up(db, request.grant):
+            raise _over()
+
     signed_in = SignedIn(granted.account, granted.method, granted.with_code)
-    return await certified(authority, signed_in, request, source=source)
+    return await certified(authority, signed_in, request, source=source, admit=admit)
 
 
-def _used(db: Db, code: str) -> _Granted | None:
-    token = tokens.use(db, "code", code)
+async def _vouched_for(authority: Authority, name: str) -> None:
+    """Refuse unless the provider, where there is one, said yes of late. A device code may have waited ten minutes."""
+    outcome = await authority.recheck.fresh(name)
+    if outcome is Outcome.REFUSED:
+        raise await authority.recheck.refusal(name)
+    if outcome is Outcome.NOTHING_TO_ASK_WITH:
+        outcome = await authority.recheck.fresh(name, older_than=OLD + login.LIFE)
+    if outcome is Outcome.NOTHING_TO_ASK_WITH:
+        raise AccessDenied(
+            "what your identity provider last said of you is too old",
+            hint="sign in again: bart login",
+            code="grant_invalid",
+        )
+
+
+def _over() -> AccessDenied:
+    return AccessDenied(
+        "this sign-in is over, was used before, or was begun elsewhere", hint="bart login", code="grant_invalid"
+    )
+
+
+def _granted(db: Db, code: str) -> _Granted | None:
+    """What a grant stands for. It stays good."""
+    token = tokens.find(db, "code", code)
     if token is not None and token.user is not None:
-        with_code = token.data.get("with_code") is True
-        return _granted(db, token.user, str(token.data.get("challenge")), "browser", with_code)
+        challenge, with_code = str(token.data.get("challenge")), token.data.get("with_code") is True
+        return _for(db, token.user, challenge, "browser", with_code)
     asked = device_logins.by_code(db, code)
-    if asked is None or asked.user is None or login.over(asked, now=db.now) or not device_logins.use(db, code):
+    if asked is None or asked.user is None or login.heard(asked, now=db.now) != "approved":
         return None
-    return _granted(db, asked.user, asked.challenge, "device", asked.with_code)
+    return _for(db, asked.user, asked.challenge, "device", asked.with_code)
 
 
-def _granted(db: Db, user: str, challenge: str, method: str, with_code: bool) -> _Granted | None:
+def _use_up(db: Db, code: str) -> bool:
+    """Of many who bring a grant, one hears True."""
+    return tokens.use(db, "code", code) is not None or device_logins.use(db, code)
+
+
+def _for(db: Db, user: str, challenge: str, method: str, with_code: bool) -> _Granted | None:
     account = users.find(db, user)
     return None if account is None else _Granted(account, challenge, method, with_code)

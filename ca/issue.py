@@ -5,7 +5,7 @@ The path of one issuance. The numbered plan, which every certificate goes:
 2. Store: serial, row (``stored``) and audit event in one transaction, with the SHA-256 of what will be signed.
 3. Sign.
 4. Verify what was signed and parse it back. If that fails: the row is void, an event says so, nobody gets anything.
-5. Mark the row ``issued``.
+5. Mark the row ``issued``, unless it was revoked meanwhile.
 6. Return it.
 
 ``Issuer.store`` is 2, ``Issuer.sign`` is 3 to 6. Nothing else signs.
@@ -137,7 +137,8 @@ class Issuer:
 
         def mark(db: Db) -> None:
             for ca, numbers in serials.items():
-                certificates.mark(db, ca, numbers, "issued")
+                if not certificates.issued(db, ca, numbers):
+                    raise AccessDenied("it was revoked before it was handed out", code="certificate_revoked")
 
         await self._store.write(mark)
         for ca, numbers in serials.items():
@@ -208,6 +209,12 @@ def possession(key: PublicKey, nonce: str, armored: str, *, namespace: str) -> N
 def use_nonce(db: Db, purpose: str, nonce: str) -> None:
     """Use the nonce up, or refuse."""
     if not tokens.answer(db, purpose, nonce):
+        raise _not_possessed()
+
+
+def waiting_nonce(db: Db, purpose: str, nonce: str) -> None:
+    """Refuse a nonce that ``use_nonce`` would refuse, and leave it."""
+    if not tokens.waits(db, purpose, nonce):
         raise _not_possessed()
 
 

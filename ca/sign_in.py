@@ -13,7 +13,9 @@ The path of one sign-in, whichever way somebody proves who they are. The numbere
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from weakref import WeakValueDictionary
 
@@ -22,9 +24,9 @@ from ca.app import Authority
 from ca.certificate import CA, DEFAULT_USER_LIFE, subject_key, user_plan
 from ca.errors import AccessDenied, BartizanError, InvalidInput, NotSignedIn
 from ca.identity.provider import Proven, Refused
-from ca.issue import ENROL_NAMESPACE, Stored, possession, use_nonce
-from ca.provider_file import Person
-from ca.recheck import take_over
+from ca.issue import ENROL_NAMESPACE, Stored, possession, use_nonce, waiting_nonce
+from ca.provider_file import Person, Provider
+from ca.recheck import refuse, take_over
 from ca.store import Db, factors, identities, logins, nodes, tokens, users
 from ca.store import audit as log
 from ca.store.identities import StoredIdentity
@@ -54,16 +56,35 @@ class SignedIn:
 
 async def sign_in(authority: Authority, request: LoginRequest, *, source: str) -> LoginAnswer:
     """Sign a person in with a password; the answer holds the certificate."""
-    signed_in = await with_password(authority, request.user, request.password, request.code, source=source)
+
+    async def key_first(account: Account) -> None:
+        """Before a code is used up and recovery codes are made, which are told once: is the key one for us at all?"""
+        async with _refusals(authority, account.name):
+            checked_key(request)
+            await authority.store.read(lambda db: waiting_nonce(db, PURPOSE, request.nonce))
+
+    signed_in = await with_password(
+        authority, request.user, request.password, request.code, source=source, before_code=key_first
+    )
     answer = await certified(authority, signed_in, request, source=source)
     return answer.model_copy(update={"recovery_codes": list(signed_in.recovery_codes)})
 
 
-async def with_password(authority: Authority, user: str, password: str, code: str | None, *, source: str) -> SignedIn:
+async def with_password(
+    authority: Authority,
+    user: str,
+    password: str,
+    code: str | None,
+    *,
+    source: str,
+    before_code: Callable[[Account], Awaitable[None]] | None = None,
+) -> SignedIn:
     """Steps 1 to 3 with a local account. Raises NotSignedIn and AccessDenied."""
     async with _turns.setdefault(source, asyncio.Lock()):
         await _refuse_counted_out(authority, user, source)
         account = await _checked(authority, user, password, source)
+        if before_code is not None:
+            await before_code(account)
         recovery_codes = await second_factor.check(authority, account, code, source=source)
 
     def work(db: Db) -> bool:
@@ -81,10 +102,9 @@ async def with_provider(authority: Authority, name: str, proven: Proven, *, sour
     """
     ready = await authority.providers.find(name)
     try:
-        person = provider_file.person(ready.file, proven.claims)
-        account, changed = await authority.store.write(lambda db: _vouched(authority, db, name, proven, person))
+        account, changed = await authority.store.write(lambda db: _vouched(authority, db, ready.file, proven))
     except AccessDenied as refused:
-        await _note_refusal(authority, name, proven.subject, refused, source)
+        await _note_refusal(authority, name, proven, refused, source)
         raise
     if changed:
         await authority.live.reconsider()
@@ -106,7 +126,7 @@ async def web_session(authority: Authority, signed_in: SignedIn, *, source: str,
     """Step 4 for a browser: the text of a new token of the kind ``web``, and its end."""
 
     def work(db: Db) -> tuple[str, datetime]:
-        account = _open_account(authority, db, signed_in.account.name)
+        account = _open_account(authority, db, signed_in)
         data: dict[str, object] = {"method": signed_in.method, "source": source, "agent": agent[:200]}
         made = tokens.make(db, "web", life=WEB_LIFE, user=account.name, data=data)
         _welcome(db, account, signed_in.method, source)
@@ -118,19 +138,27 @@ async def web_session(authority: Authority, signed_in: SignedIn, *, source: str,
 
 
 async def certified(
-    authority: Authority, signed_in: SignedIn, request: LoginRequest | ExchangeRequest, *, source: str
+    authority: Authority,
+    signed_in: SignedIn,
+    request: LoginRequest | ExchangeRequest,
+    *,
+    source: str,
+    admit: Callable[[Db], None] | None = None,
 ) -> LoginAnswer:
-    """Step 4 for a terminal: the certificate and the token that ends with it."""
+    """Step 4 for a terminal: the certificate and the token that ends with it.
+
+    *admit* may refuse, and uses up what is good once, in the transaction that stores the certificate.
+    """
     issuer, name = authority.issuer, signed_in.account.name
-    try:
-        async with issuer.refusals(CA.USER, actor=f"user:{name}", user=name):
-            key, ttl = checked_key(request)
-            stored, token = await authority.store.write(
-                lambda db: _stored(authority, db, signed_in, key, ttl, request.nonce, source)
-            )
-    except (InvalidInput, AccessDenied):
-        authority.metrics.logins.labels("refused").inc()
-        raise
+
+    def work(db: Db) -> tuple[Stored, str]:
+        if admit is not None:
+            admit(db)
+        return _stored(authority, db, signed_in, key, ttl, request.nonce, source)
+
+    async with _refusals(authority, name):
+        key, ttl = checked_key(request)
+        stored, token = await authority.store.write(work)
     (certificate,) = await issuer.sign([stored])
     authority.metrics.logins.labels("succeeded").inc()
     life = stored.plan.valid_before - authority.clock()
@@ -153,6 +181,17 @@ def checked_key(request: LoginRequest | ExchangeRequest) -> tuple[PublicKey, tim
     key = subject_key(request.public_key)
     possession(key, request.nonce, request.possession, namespace=ENROL_NAMESPACE)
     return key, _life(request.ttl_seconds)
+
+
+@asynccontextmanager
+async def _refusals(authority: Authority, name: str) -> AsyncIterator[None]:
+    """A certificate for *name* that is refused inside is told in the log and counted."""
+    try:
+        async with authority.issuer.refusals(CA.USER, actor=f"user:{name}", user=name):
+            yield
+    except (InvalidInput, AccessDenied):
+        authority.metrics.logins.labels("refused").inc()
+        raise
 
 
 # --- passwords ------------------------------------------------------------------------------------------------
@@ -192,22 +231,28 @@ async def failed(authority: Authority, user: str, source: str, reason: str) -> N
 # --- providers ------------------------------------------------------------------------------------------------
 
 
-def _vouched(authority: Authority, db: Db, name: str, proven: Proven, person: Person) -> tuple[Account, bool]:
+def _vouched(authority: Authority, db: Db, file: Provider, proven: Proven) -> tuple[Account, bool]:
     # 2.
     identity = identities.find(db, proven.issuer, proven.subject)
     new = identity is None
+    person = provider_file.person(file, proven.claims, known_as=None if identity is None else identity.user)
     if identity is None:
-        identity = _newcomer(db, name, proven, person)
+        identity = _newcomer(db, file.name, proven, person)
     # 3., before anything is changed; what a provider once took back, its new yes gives again.
     before = users.find(db, identity.user)
     if before is None or before.disabled:
         raise AccessDenied("this account is closed", hint="ask an administrator", code="user_disabled")
-    renewal = identity.renewal
+    # What another provider of this issuer gave to ask again with, this one's client cannot use.
+    renewal = identity.renewal if identity.provider == file.name else None
     if proven.renewal is not None:
         renewal = authority.sealer.seal(identity.about, proven.renewal)
-    tie = StoredIdentity(identity.issuer, identity.subject, name, identity.user, None, identity.created, db.now)
-    changed = take_over(db, tie, person, renewal=renewal, actor=f"user:{identity.user}")
-    return _open_account(authority, db, identity.user), changed and not new
+    identities.answered(db, file.name)
+    changed = take_over(
+        db, replace(identity, provider=file.name), person, renewal=renewal, actor=f"user:{identity.user}"
+    )
+    account = users.find(db, identity.user)
+    assert account is not None  # it was there before
+    return _open_account(authority, db, SignedIn(account, file.name)), changed and not new
 
 
 def _newcomer(db: Db, name: str, proven: Proven, person: Person) -> StoredIdentity:
@@ -232,21 +277,35 @@ def _newcomer(db: Db, name: str, proven: Proven, person: Person) -> StoredIdenti
 
 
 async def _note_refusal(
-    authority: Authority, name: str, subject: str | None, refused: BartizanError, source: str
+    authority: Authority, name: str, proven: Proven | None, refused: BartizanError, source: str
 ) -> None:
+    """Write it down; and when it is the provider's no to somebody who is known here, act on it like on any other."""
     authority.metrics.logins.labels("refused").inc()
+    subject = None if proven is None else proven.subject
     event = audit.LoginRefused(provider=name, source=source, reason=refused.code, detail=str(refused), subject=subject)
-    await authority.store.write(lambda db: log.append(db, event, actor="stranger"))
+
+    def work(db: Db) -> bool:
+        log.append(db, event, actor="stranger")
+        tie = None if proven is None else identities.find(db, proven.issuer, proven.subject)
+        ends = tie is not None and tie.provider == name and isinstance(refused, Refused)
+        if ends and tie is not None:
+            refuse(db, tie, str(refused))
+        return ends
+
+    if await authority.store.write(work):
+        await authority.live.reconsider()
 
 
 # --- what they get --------------------------------------------------------------------------------------------
 
 
-def _open_account(authority: Authority, db: Db, name: str) -> Account:
-    """The account as it is now, if something is open to it (step 3)."""
-    account = users.find(db, name)
+def _open_account(authority: Authority, db: Db, signed_in: SignedIn) -> Account:
+    """The account as it is now, if something is open to it (step 3), and its password is the one that was shown."""
+    account = users.find(db, signed_in.account.name)
     if account is None or account.disabled:
         raise AccessDenied("this account is closed", hint="ask an administrator", code="user_disabled")
+    if account.password_hash != signed_in.account.password_hash:
+        raise AccessDenied("the password was changed meanwhile", hint="sign in again", code="login_failed")
     if account.refused is not None:
         raise AccessDenied(account.refused, hint="sign in again", code="identity_refused")
     lock = policy.barred(account.identity, locks=authority.rights.view(db).locks, now=db.now)
@@ -270,7 +329,7 @@ def _stored(
     source: str,
 ) -> tuple[Stored, str]:
     use_nonce(db, PURPOSE, nonce)
-    account = _open_account(authority, db, signed_in.account.name)
+    account = _open_account(authority, db, signed_in)
     authority.issuer.refuse_own_keys(db, key)
     if nodes.owner_of_key(db, key.fingerprint()) is not None:
         raise AccessDenied("this is a node's host key, not a person's", code="key_forbidden")

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ca import audit
-from ca.store import Db, certificates, device_logins, tokens
+from ca.store import Db, certificates, device_logins, sessions, tokens
 from ca.store import audit as log
 
 if TYPE_CHECKING:
@@ -31,10 +31,14 @@ async def sign_out(authority: Authority, user: str, *, token: str | None, everyw
 
 
 def end_everything(db: Db, user: str, *, reason: str, actor: str) -> tuple[int, int]:
-    """How many tokens ended and how many certificates were revoked. An unused invitation link stays good."""
+    """How many tokens ended and how many certificates were revoked. An unused invitation link stays good.
+
+    A session may outlive its certificate: those that carry a live session are revoked too.
+    """
     ended = sum(tokens.end_all_of(db, user, kind) for kind in ("login", "web", "code"))
     device_logins.end_all_of(db, user)
-    revoked = certificates.good_ones_of(db, user)
+    carrying = {session.user_serial for session in sessions.live(db) if session.user == user}
+    revoked = certificates.good_ones_of(db, user, carrying)
     certificates.mark(db, "user", [one.serial for one in revoked], "revoked")
     for one in revoked:
         log.append(db, audit.CertificateRevoked(ca="user", serial=one.serial, reason=reason), actor=actor)

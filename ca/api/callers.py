@@ -6,6 +6,7 @@ certificate. Routes take these as parameters; a route that takes none is open to
 from __future__ import annotations
 
 import hmac
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated
@@ -17,6 +18,7 @@ from ca.api.door import PEER, UNIX
 from ca.app import Authority
 from ca.errors import AccessDenied, NotSignedIn
 from ca.model import Identity
+from ca.recheck import Outcome
 from ca.store import Db, bastions, tokens, users
 from ca.store.bastions import Bastion
 
@@ -75,7 +77,18 @@ async def _caller(request: Request, authority: Here) -> Caller:
         raise NotSignedIn("this needs a sign-in", hint="bart login")
     if request.scope.get(UNIX) and hmac.compare_digest(text.encode(), authority.admin_token.encode()):
         return Caller(actor=LOCAL, administrator=True)
-    return await authority.store.read(lambda db: person(authority, db, text))
+    return await vouched_for(authority, lambda db: person(authority, db, text))
+
+
+async def vouched_for(authority: Authority, look: Callable[[Db], Caller]) -> Caller:
+    """Whom *look* finds. When their identity provider's last word is old, it is asked, and they are looked at again."""
+    caller = await authority.store.read(look)
+    if caller.identity is None:
+        return caller
+    outcome = await authority.recheck.fresh(caller.identity.user)
+    if outcome is Outcome.REFUSED:
+        raise await authority.recheck.refusal(caller.identity.user)
+    return caller if outcome is None else await authority.store.read(look)
 
 
 def person(authority: Authority, db: Db, text: str, *, kind: str = "login") -> Caller:

@@ -14,7 +14,7 @@ from ca.model import USER
 from ca.policy import ADMIN
 from ca.roles import ROLE
 from ca.sign_out import end_everything
-from ca.store import Db, factors, identities, logins, tokens, users
+from ca.store import Db, device_logins, factors, identities, logins, tokens, users
 from ca.store import audit as log
 from ca.store.users import Account
 from ca.wire import AddedUser, NewPassword, NewUser, User, UserChange
@@ -77,7 +77,7 @@ async def change(name: str, change: UserChange, authority: Here, caller: Adminis
         if set(roles) != set(before.roles):
             log.append(db, audit.UserChanged(user=name, roles=roles, before=before.roles), actor=caller.actor)
         if disabled and not before.disabled:
-            tokens.end_all_of(db, name)
+            end_everything(db, name, reason="the account was closed", actor=caller.actor)
             log.append(db, audit.UserDisabled(user=name), actor=caller.actor)
         if before.disabled and not disabled:
             log.append(db, audit.UserEnabled(user=name), actor=caller.actor)
@@ -96,12 +96,13 @@ async def set_password(name: str, new: NewPassword, authority: Here, caller: Adm
         if provider is not None:
             raise Conflict(f"{name} signs in with the identity provider {provider}, not with a password of ours")
         tokens.end_all_of(db, name)
+        device_logins.end_all_of(db, name)
         logins.forget(db, name)
+        users.set_password(db, name, password_hash)
         link = None
         if password_hash is None:
             link = _invite(authority, db, name, caller.actor)
         else:
-            users.set_password(db, name, password_hash)
             log.append(db, audit.UserPasswordSet(user=name, reset=True), actor=caller.actor)
         return AddedUser(user=_shown(db, name), invitation_url=link)
 

@@ -21,6 +21,8 @@ class Unreachable(Unavailable):
     """The provider cannot be asked now, or what it answers is not an answer. Says nothing about the person."""
 
     kind = "provider_unreachable"
+    renewal: str | None = None
+    """What to ask with next time, when the provider gave something new before the rest failed."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from sqlalchemy import Row, func, insert, select, update
+from sqlalchemy import Row, func, insert, or_, select, update
 
 from ca.errors import Unavailable
 from ca.store import Db
@@ -101,15 +102,23 @@ def latest_of(db: Db, user: str) -> Record | None:
     return None if row is None else _record(row)
 
 
-def good_ones_of(db: Db, user: str) -> list[Record]:
-    """The person's user certificates that are issued and not over, newest first."""
+def issued(db: Db, ca: str, serials: list[int]) -> bool:
+    """Mark what was signed as issued. False when one of them was revoked meanwhile: it must not be handed out."""
+    waiting = (certificates.c.ca == ca, certificates.c.serial.in_(serials), certificates.c.state == "stored")
+    return db.run(update(certificates).where(*waiting).values(state="issued")) == len(serials)
+
+
+def good_ones_of(db: Db, user: str, carrying: Collection[int] = ()) -> list[Record]:
+    """The person's user certificates that are not over, newest first; and those of the serials in *carrying*, over
+    or not. One that is about to be signed is among them.
+    """
     rows = db.rows(
         select(certificates)
         .where(
             certificates.c.ca == "user",
             certificates.c.user == user,
-            certificates.c.state == "issued",
-            certificates.c.valid_before > db.now,
+            certificates.c.state.in_(("stored", "issued")),
+            or_(certificates.c.valid_before > db.now, certificates.c.serial.in_(sorted(carrying))),
         )
         .order_by(certificates.c.serial.desc())
     )

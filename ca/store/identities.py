@@ -62,10 +62,17 @@ def vouched(db: Db, identity: StoredIdentity, *, provider: str, renewal: str | N
     _change(db, identity, provider=provider, renewal=renewal, checked=db.now, unreachable_since=None)
 
 
-def silent(db: Db, identity: StoredIdentity) -> None:
-    """The provider could not be asked. Since when is kept from the first time on."""
-    if identity.unreachable_since is None:
-        _change(db, identity, unreachable_since=db.now)
+def silent(db: Db, identity: StoredIdentity, *, renewal: str | None) -> None:
+    """The provider could not be asked. Since when is kept from the first time on; *renewal* is what to ask with."""
+    _change(db, identity, renewal=renewal, unreachable_since=identity.unreachable_since or db.now)
+
+
+def answered(db: Db, provider: str) -> datetime | None:
+    """The provider answers: since when it had not, if it had not. From now on nobody counts as unasked."""
+    since = silent_since(db).get(provider)
+    if since is not None:
+        db.run(update(identities).where(identities.c.provider == provider).values(unreachable_since=None))
+    return since
 
 
 def forget_renewal(db: Db, identity: StoredIdentity) -> None:

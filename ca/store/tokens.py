@@ -101,6 +101,12 @@ def answer(db: Db, purpose: str, text: str) -> bool:
     return db.run(statement) == 1
 
 
+def waits(db: Db, purpose: str, text: str) -> bool:
+    """Whether the nonce could still be used up."""
+    wanted = (nonces.c.hash == digest(text), nonces.c.purpose == purpose, nonces.c.expires > db.now)
+    return db.one(select(nonces.c.hash).where(*wanted)) is not None
+
+
 def sweep(db: Db) -> None:
     """Forget what is over."""
     db.run(delete(tokens).where(tokens.c.expires <= db.now))

@@ -17,7 +17,7 @@ from ca.api.callers import Here
 from ca.app import Authority
 from ca.errors import InvalidInput
 from ca.identity.local import SHORTEST
-from ca.store import Db, logins, tokens, users
+from ca.store import Db, device_logins, logins, tokens, users
 from ca.store import audit as log
 from ca.web import pages
 
@@ -64,6 +64,7 @@ def _set(db: Db, link: str, password_hash: str) -> str | None:
         return None
     users.set_password(db, account.name, password_hash)
     tokens.end_all_of(db, account.name)
+    device_logins.end_all_of(db, account.name)
     logins.forget(db, account.name)
     log.append(db, audit.UserPasswordSet(user=account.name, reset=False), actor=f"user:{account.name}")
     return account.name

@@ -15,7 +15,7 @@ from urllib.parse import quote
 from fastapi import Depends, Request
 from fastapi.responses import HTMLResponse, Response
 
-from ca.api.callers import Caller, Here, Source, person
+from ca.api.callers import Caller, Here, Source, person, vouched_for
 from ca.app import Authority
 from ca.errors import AccessDenied, BartizanError, NotSignedIn
 from ca.model import Identity
@@ -96,7 +96,8 @@ async def _visitor(request: Request, authority: Here, source: Source) -> Visitor
     caller, method, locked = None, "", None
     if session:
         try:
-            caller, method = await authority.store.read(lambda db: _signed_in(authority, db, session))
+            caller = await vouched_for(authority, lambda db: person(authority, db, session, kind="web"))
+            method = await authority.store.read(lambda db: _method(db, session))
         except NotSignedIn:
             pass  # over: a stranger
         except AccessDenied as error:
@@ -116,9 +117,9 @@ async def _visitor(request: Request, authority: Here, source: Source) -> Visitor
     )
 
 
-def _signed_in(authority: Authority, db: Db, session: str) -> tuple[Caller, str]:
-    caller, token = person(authority, db, session, kind="web"), tokens.find(db, "web", session)
-    return caller, "" if token is None else str(token.data.get("method", ""))
+def _method(db: Db, session: str) -> str:
+    token = tokens.find(db, "web", session)
+    return "" if token is None else str(token.data.get("method", ""))
 
 
 Anybody = Annotated[Visitor, Depends(_visitor)]

@@ -20,8 +20,9 @@ from ca.errors import AccessDenied, NotFound
 from ca.identity.provider import Attempt, Probe, Proven, Refused, Unreachable
 from ca.identity.registry import Ready
 from ca.provider import Provider
-from ca.recheck import PAUSE, Recheck, abandon
+from ca.recheck import AT_ONCE, PAUSE, Outcome, Recheck, abandon
 from ca.sign_in import with_provider
+from ca.sign_out import sign_out
 from ca.store import Db, identities, users
 from tests.ca.house import House, house
 from tests.ca.test_handover import new_verifier, request
@@ -267,7 +268,7 @@ async def test_a_no_before_a_certificate_gives_none_and_revokes_what_there_is(ho
     assert "Example Corp no longer vouches for you" in answer.json()["message"]
     assert (await home.client(token).get("/v1/me")).status_code == 401
     (event,) = await home.events("identity.refused")
-    assert (event.fields["tokens"], event.fields["certificates"]) == (1, 1)
+    assert (event.fields["tokens"], event.fields["certificates"]) == (2, 1), "the grant that was brought is over too"
     signed_in = await with_provider(home.authority, "corp", proven(), source=SOURCE)
     assert signed_in.account.refused is None, "the next yes opens all again"
     assert (await certificate(home)).status_code == 200
@@ -364,6 +365,9 @@ async def test_a_silence_longer_than_the_operators_limit_counts_as_a_no(
     await with_provider(home.authority, "corp", proven(), source=SOURCE)
     made, _ = await live_session(home, monkeypatch)
     corp.says = Unreachable("id.example.com does not answer")
+    home.clock.turn(hours=3)
+    await home.authority.recheck.look()
+    assert await orders(made) == [], "nobody asked for three hours; the silence begins now"
     home.clock.turn(minutes=59)
     await home.authority.recheck.look()
     assert await orders(made) == []
@@ -371,7 +375,7 @@ async def test_a_silence_longer_than_the_operators_limit_counts_as_a_no(
     await home.authority.recheck.look()
     (order,) = await orders(made)
     assert order["code"] == "identity_refused"
-    assert "could not be asked since 12:00 UTC" in order["reason"]
+    assert "could not be asked since 15:00 UTC" in order["reason"]
 
 
 async def test_a_provider_that_gives_nothing_to_ask_with_is_not_asked(home: House, corp: Diary) -> None:
@@ -443,3 +447,208 @@ async def test_an_administrator_can_ask_at_once(home: House, corp: Diary) -> Non
         assert answer.json() == {"outcomes": {"alice": outcome}}
     assert (await home.operator.post(ask, json={"user": "nobody"})).status_code == 404
     assert (await home.operator.post("/v1/idp/other/recheck", json={})).status_code == 404
+
+
+# --- what came of attacks on all of the above ----------------------------------------------------------------------
+
+
+@dataclass
+class Slow(Diary):
+    """A provider that answers when it is told to."""
+
+    reached: asyncio.Event = field(default_factory=asyncio.Event)
+    go_on: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def ask_again(self, renewal: str, *, subject: str, now: datetime) -> Proven:
+        self.reached.set()
+        await self.go_on.wait()
+        return await super().ask_again(renewal, subject=subject, now=now)
+
+
+def play(home: House, provider: Diary) -> None:
+    authority = home.authority
+    authority.providers = provider  # type: ignore[assignment]
+    authority.recheck = Recheck(authority.store, provider, authority.sealer, authority.live, authority.metrics)  # type: ignore[arg-type]
+
+
+async def test_an_administrator_who_was_removed_there_administers_no_more(home: House, corp: Diary) -> None:
+    corp.file = FILE.replace("roles: [developer]", "roles: [developer, admin]")
+    await with_provider(home.authority, "corp", proven(), source=SOURCE)
+    admin = home.client((await certificate(home)).json()["token"])
+    assert (await admin.get("/v1/users")).status_code == 200
+    home.clock.turn(minutes=6)
+    corp.says = Refused("the account is disabled", code="identity_refused")
+    body = {"name": "mallory", "roles": ["admin"], "password": "x" * 20}
+    assert (await admin.post("/v1/users", json=body)).json()["error"] == "identity_refused"
+    assert (await admin.get("/v1/users")).status_code == 401
+    assert [one.name for one in await home.authority.store.read(users.every)] == ["alice"]
+
+
+@pytest.mark.parametrize("meanwhile", ["unlink", "remove", "everywhere"])
+async def test_a_yes_that_comes_too_late_gives_nothing(home: House, meanwhile: str) -> None:
+    slow = Slow()
+    play(home, slow)
+    await with_provider(home.authority, "corp", proven(), source=SOURCE)
+    home.clock.turn(minutes=6)
+    async with asyncio.TaskGroup() as group:
+        asked = group.create_task(certificate(home))
+        await slow.reached.wait()
+        match meanwhile:
+            case "unlink":
+                (await home.operator.post("/v1/users/alice/unlinking")).raise_for_status()
+            case "remove":
+                await home.authority.change(lambda db: abandon(db, "corp", reason="removed"))
+            case _:
+                await sign_out(home.authority, "alice", token=None, everywhere=True, actor="user:alice")
+        slow.go_on.set()
+    assert asked.result().status_code == 403
+    assert not await home.events("certificate.issued")
+    if meanwhile != "everywhere":
+        assert (await account(home)).refused is not None
+
+
+async def test_a_no_that_comes_too_late_ends_no_newer_sign_in(home: House) -> None:
+    slow = Slow(says=Refused("the old token is not taken", code="identity_refused"))
+    play(home, slow)
+    await with_provider(home.authority, "corp", proven(renewal="old"), source=SOURCE)
+    home.clock.turn(minutes=6)
+    async with asyncio.TaskGroup() as group:
+        group.create_task(home.authority.recheck.fresh("alice"))
+        await slow.reached.wait()
+        await with_provider(home.authority, "corp", proven(renewal="new"), source=SOURCE)
+        slow.go_on.set()
+    assert (await account(home)).refused is None
+
+
+async def test_a_no_at_sign_in_counts_like_any_other(home: House, corp: Diary, monkeypatch: pytest.MonkeyPatch) -> None:
+    await with_provider(home.authority, "corp", proven(renewal=None), source=SOURCE)
+    made, _ = await live_session(home, monkeypatch)
+    with pytest.raises(Refused):
+        await with_provider(home.authority, "corp", proven(groups=["guests"]), source=SOURCE)
+    (order,) = await orders(made)
+    assert order["code"] == "identity_refused"
+    with pytest.raises(Refused):
+        await with_provider(home.authority, "corp", proven("stranger", groups=["guests"]), source=SOURCE)
+
+
+async def test_signing_out_everywhere_ends_sessions_that_outlived_their_certificate(
+    home: House, corp: Diary, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await with_provider(home.authority, "corp", proven(), source=SOURCE)
+    made, session = await live_session(home, monkeypatch)
+    home.clock.turn(hours=13)
+    await sign_out(home.authority, "alice", token=None, everywhere=True, actor="user:alice")
+    (order,) = await orders(made)
+    assert (order["session"], order["code"]) == (session, "certificate_revoked")
+
+
+async def test_one_bad_row_keeps_nobody_else_unasked(home: House, corp: Diary, monkeypatch: pytest.MonkeyPatch) -> None:
+    await with_provider(home.authority, "corp", proven(), source=SOURCE)
+    await live_session(home, monkeypatch)
+    await with_provider(home.authority, "corp", proven("z9", preferred_username="zoe"), source=SOURCE)
+
+    def spoil(db: Db) -> None:
+        tie = identities.of_user(db, "alice")
+        assert tie is not None
+        identities.silent(db, tie, renewal="s1:spoilt")
+
+    await home.authority.store.write(spoil)
+    home.clock.turn(minutes=6)
+    corp.asked.clear()
+    assert (await home.authority.recheck.now("corp"))["zoe"] is Outcome.SAME
+    await home.authority.recheck.look()
+    assert len(await home.events("provider.unreachable")) == 0, "one was told already"
+
+
+async def test_a_fault_in_one_answer_ends_nothing(home: House, corp: Diary, monkeypatch: pytest.MonkeyPatch) -> None:
+    await with_provider(home.authority, "corp", proven(), source=SOURCE)
+    await live_session(home, monkeypatch)
+    home.clock.turn(minutes=4)
+    corp.says = ZeroDivisionError()
+    await home.authority.recheck.look()
+    assert (await account(home)).refused is None
+
+
+async def test_people_of_one_provider_are_asked_about_side_by_side(home: House) -> None:
+    together = asyncio.Barrier(AT_ONCE)
+
+    @dataclass
+    class Crowd(Diary):
+        async def ask_again(self, renewal: str, *, subject: str, now: datetime) -> Proven:
+            await together.wait()  # nobody is answered before all are asked about
+            return await super().ask_again(renewal, subject=subject, now=now)
+
+    play(home, Crowd())
+    for number in range(AT_ONCE):
+        claims = proven(f"s{number}", preferred_username=f"u{number}")
+        await with_provider(home.authority, "corp", claims, source=SOURCE)
+    async with asyncio.timeout(30):
+        outcomes = await home.authority.recheck.now("corp")
+    assert set(outcomes.values()) == {Outcome.SAME}
+
+
+async def test_what_one_provider_gave_to_ask_with_is_not_shown_to_another(home: House, corp: Diary) -> None:
+    await with_provider(home.authority, "corp", proven(renewal="of corp"), source=SOURCE)
+    other = Diary(file=FILE.replace("name: corp", "name: other"))
+
+    async def find(name: str) -> Ready:
+        return Ready(1, other.provider, other)
+
+    other.find = find  # type: ignore[method-assign]
+    play(home, other)
+    await with_provider(home.authority, "other", proven(renewal=None), source=SOURCE)
+    tie = await home.authority.store.read(lambda db: identities.of_user(db, "alice"))
+    assert tie is not None
+    assert (tie.provider, tie.renewal) == ("other", None)
+
+
+async def test_a_token_that_was_rotated_before_the_answer_failed_is_kept(home: House, corp: Diary) -> None:
+    await with_provider(home.authority, "corp", proven(renewal="old"), source=SOURCE)
+    home.clock.turn(minutes=6)
+    failed = Unreachable("user information does not answer")
+    failed.renewal = "newest"
+    corp.says = failed
+    await home.authority.recheck.fresh("alice")
+    corp.says = dict(ALICE)
+    home.clock.turn(minutes=6)
+    await home.authority.recheck.fresh("alice")
+    assert corp.asked == ["old", "newest"]
+
+
+async def test_a_name_that_changed_into_none_of_ours_cuts_nobody_off(home: House, corp: Diary) -> None:
+    await with_provider(home.authority, "corp", proven(), source=SOURCE)
+    home.clock.turn(minutes=6)
+    corp.says = {**ALICE, "preferred_username": "Alice Smith"}
+    assert await home.authority.recheck.fresh("alice") is Outcome.SAME
+    again = await with_provider(home.authority, "corp", proven(preferred_username="Alice Smith"), source=SOURCE)
+    assert again.account.name == "alice"
+
+
+async def test_a_second_outage_is_told_again(home: House, corp: Diary) -> None:
+    """Also when somebody of the first one never came back."""
+    await with_provider(home.authority, "corp", proven(), source=SOURCE)
+    await with_provider(home.authority, "corp", proven("b", preferred_username="bob"), source=SOURCE)
+    for _ in range(2):
+        corp.says = Unreachable("it does not answer")
+        await home.authority.recheck.now("corp")
+        corp.says = dict(ALICE)
+        await home.authority.recheck.now("corp", "alice")
+    assert len(await home.events("provider.unreachable")) == 2
+    assert len(await home.events("provider.returned")) == 2
+
+
+async def test_an_old_word_with_nothing_to_ask_with_gives_no_certificate(home: House, corp: Diary) -> None:
+    await with_provider(home.authority, "corp", proven(renewal=None), source=SOURCE)
+    home.clock.turn(minutes=14)
+    assert (await certificate(home)).status_code == 200, "a device code may have waited ten minutes for its approval"
+    home.clock.turn(hours=7)
+    answer = await certificate(home)
+    assert (answer.status_code, answer.json()["error"]) == (403, "grant_invalid")
+
+
+async def test_a_clock_that_was_days_ahead_leaves_nobody_unasked(home: House, corp: Diary) -> None:
+    home.clock.turn(days=2)
+    await with_provider(home.authority, "corp", proven(), source=SOURCE)
+    home.clock.turn(days=-2)
+    corp.says = Refused("no", code="identity_refused")
+    assert await home.authority.recheck.fresh("alice") is Outcome.REFUSED

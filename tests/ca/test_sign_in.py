@@ -8,13 +8,15 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import pyotp
 import pytest
 
 from ca import sshcert, wire
 from ca.certificate import CA
-from ca.errors import NotSignedIn
+from ca.errors import AccessDenied, NotSignedIn
 from ca.identity.local import Passwords
-from ca.sign_in import sign_in
+from ca.sign_in import sign_in, web_session, with_password
+from ca.sign_out import sign_out
 from recordings.sshwire import mpint, string
 from tests.ca import forge
 from tests.ca.house import PASSWORD, House, house, possession
@@ -357,3 +359,53 @@ async def test_a_source_that_floods_the_door_does_not_keep_others_waiting(home: 
                 group.create_task(guess(number))
             group.create_task(alice())
     assert done.index("alice") < 20
+
+
+async def test_a_key_that_is_refused_uses_no_code_up_and_makes_no_recovery_codes(home: House) -> None:
+    """They are told once: nobody would ever see them."""
+    await home.roles(ROLES_12H.replace("- name: developer", "- name: developer\n    mfa: login"))
+    begun = await home.web.post("/v1/login/second-factor", json={"user": "alice", "password": PASSWORD})
+    code = pyotp.TOTP(begun.json()["secret"]).at(home.clock.now)
+    bad = await home.login("alice", code=code, possession="nothing")
+    assert bad.json()["error"] == "pop_failed"
+    stale = await home.login_request("alice", code=code)
+    home.clock.turn(minutes=3)
+    assert (await home.web.post("/v1/login", json=stale)).json()["error"] == "pop_failed"
+    assert await home.events("factor.added") == []
+    good = await home.login("alice", code=pyotp.TOTP(begun.json()["secret"]).at(home.clock.now))
+    assert len(good.json()["recovery_codes"]) == 10
+
+
+async def test_a_password_that_is_changed_meanwhile_lets_nobody_in(home: House) -> None:
+    signed_in = await with_password(home.authority, "alice", PASSWORD, None, source="192.0.2.7")
+    reset = await home.operator.post("/v1/users/alice/password", json={"password": "quite another password"})
+    assert reset.status_code == 200
+    with pytest.raises(AccessDenied, match="changed meanwhile"):
+        await web_session(home.authority, signed_in, source="192.0.2.7", agent="")
+
+
+async def test_an_invitation_takes_the_old_password_away(home: House) -> None:
+    await home.operator.post("/v1/users/alice/password", json={})
+    assert (await home.login("alice")).status_code == 401
+
+
+async def test_closing_an_account_is_for_good_for_what_was_given(home: House) -> None:
+    token = (await home.login("alice")).json()["token"]
+    for disabled in (True, False):
+        (await home.operator.patch("/v1/users/alice", json={"disabled": disabled})).raise_for_status()
+    assert (await home.client(token).get("/v1/me")).status_code == 401
+    assert [one.fields["reason"] for one in await home.events("certificate.revoked")] == ["the account was closed"]
+
+
+async def test_a_certificate_that_is_revoked_before_it_is_handed_out_is_not(home: House) -> None:
+    sign = home.authority.issuer.sign
+
+    async def slowly(stored: Any) -> Any:
+        await sign_out(home.authority, "alice", token=None, everywhere=True, actor="user:alice")
+        return await sign(stored)
+
+    home.authority.issuer.sign = slowly  # type: ignore[method-assign]
+    answer = await home.login("alice")
+    assert (answer.status_code, answer.json()["error"]) == (403, "certificate_revoked")
+    (issued,) = (await home.operator.get("/v1/certificates")).json()
+    assert issued["state"] == "revoked"

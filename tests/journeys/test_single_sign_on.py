@@ -124,7 +124,8 @@ def test_somebody_signs_in_at_the_provider_and_types_ssh(company: Company) -> No
     assert alice.ssh("web1", "echo in").stdout == b"in\n"
     assert events(company.product, "identity.added", user="alice", provider="corp")
     assert events(company.product, "login.succeeded", user="alice", method="browser")
-    (listed,) = [one for one in json.loads(company.product.bartizan("users", "list", "--json").stdout) if one["name"] == "alice"]  # fmt: skip
+    people = json.loads(company.product.bartizan("users", "list", "--json").stdout)
+    (listed,) = [one for one in people if one["name"] == "alice"]
     assert (listed["provider"], listed["roles"], listed["traits"]) == (
         "corp",
         ["developer"],
@@ -169,7 +170,8 @@ def test_a_provider_that_is_down_takes_nobody_out_and_lets_nobody_in(company: Co
     with running_idp(tmp_path / "idp") as other:
         other.set_account("emil", groups=["staff", "dev"])
         file = tmp_path / "away.yaml"
-        file.write_text(FILE.format(issuer=other.issuer, client=other.client).replace("corp", "away", 1).replace("Example Corp", "Away"))  # fmt: skip
+        away = FILE.replace("name: corp", "name: away").replace("Example Corp", "Away")
+        file.write_text(away.format(issuer=other.issuer, client=other.client))
         company.product.bartizan("idp", "apply", file, "--secret-stdin", stdin=f"{other.secret}\n")
         emil = company.newcomer("emil", "staff", "dev")
         with company.bart_login(emil, "--no-open") as bart, company.browser() as browser:
