@@ -22,8 +22,8 @@ def sign_in(door: Authority, key: FreshKey, *, ttl: timedelta | None) -> wire.Lo
     """Show the code, wait for the yes, exchange it."""
     pkce = Pkce()
     started = door.device_login(wire.DeviceRequest(challenge=pkce.challenge, host=this_machine()))
-    output.note(f"open this page on any machine and type the code {output.plain(started.user_code)}:")
-    output.address(started.url)
+    output.note(f"open this page on any machine (or {started.url}, and type {started.user_code} there):")
+    output.address(started.url_with_code)
     qr.show(started.url_with_code)
     output.note(f"approve it there only if the page shows the word {pkce.word}")
     _approved(door, started)

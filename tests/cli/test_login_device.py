@@ -62,8 +62,8 @@ def test_a_code_and_a_link_and_then_a_yes_elsewhere(door: Stand, home: Path, nap
     result = run("login", *at(door), "--no-browser")
     assert result.exit_code == 0, result.stderr
     lines = result.stderr.splitlines()
-    assert lines[0] == "bart: open this page on any machine and type the code BCDF-GHJK:"
-    assert lines[1] == f"{door.url}/device"
+    assert lines[0] == f"bart: open this page on any machine (or {door.url}/device, and type BCDF-GHJK there):"
+    assert lines[1] == f"{door.url}/device?code=BCDF-GHJK"
     [asked] = door.heard("POST /v1/login/device")
     assert lines[2] == f"bart: approve it there only if the page shows the word {check_word(asked['challenge'])}"
     assert asked["host"]
@@ -134,7 +134,7 @@ def test_the_interval_never_shrinks() -> None:
 def test_on_a_terminal_there_is_a_picture_and_the_time_left(door: Stand, home: Path) -> None:
     says(door, "pending")
     with terminal([*WORDS, *at(door), "--no-browser"], shell(home)) as screen:
-        screen.reads("type the code BCDF-GHJK:")
+        screen.reads("type BCDF-GHJK there):")
         assert "▀" in screen.reads("approve it there only if")
         screen.reads("waiting for the approval (9:5")
         says(door, "approved")

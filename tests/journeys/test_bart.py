@@ -201,8 +201,7 @@ def test_a_no_in_the_browser_ends_the_wait(laptop: Person, browser: Browser) -> 
 
 def test_a_code_is_approved_on_another_machine(laptop: Person, browser: Browser) -> None:
     with begun(laptop, "--no-browser", "--agent") as bart:
-        code = read_until(bart, r"type the code (\S+):")[1]
-        url = read_until(bart, r"https://\S+")[0]
+        url, code = read_until(bart, r"\(or (https://\S+), and type (\S+) there\)").groups()
         word = read_until(bart, r"shows the word ([A-Z2-7]{4})")[1]
         browser.signs_in(laptop, browser.opens(url))
         page = browser.opens(f"{url}?code={code}")
