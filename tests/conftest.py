@@ -22,16 +22,18 @@ from tests.product import Person, Product, Site, running_product, running_site
 # Two cores are shared by everything that runs here: how long one example took says nothing.
 settings.register_profile("default", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("ci", settings.get_profile("default"), print_blob=True)
-settings.register_profile("long", settings.get_profile("default"), max_examples=5_000)
+settings.register_profile("long", settings.get_profile("default"), max_examples=2_000)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci" if os.environ.get("CI") else "default"))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Whatever lies in tests/long is a long test."""
+    """Whatever lies in tests/long is a long test; whatever hypothesis gives its values is a property."""
     long = Path(__file__).parent / "long"
     for item in items:
         if long in item.path.parents:
             item.add_marker(pytest.mark.long)
+        if getattr(getattr(item, "obj", None), "is_hypothesis_test", False):
+            item.add_marker(pytest.mark.property)
 
 
 class LeftThisMachine(AssertionError):

@@ -92,7 +92,11 @@ def options() -> Any:
     return asyncio.run(asyncssh.SSHServerConnectionOptions.construct(None, server_host_keys=[key], config=[]))
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=60)
+@settings(
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+    deadline=None,
+    max_examples=settings.default.max_examples * 3 // 5,
+)
 @given(packets, st.booleans(), st.booleans(), st.lists(st.integers(1, 700), max_size=20))
 def test_either_way_out_and_either_way_in_give_the_same_packets(
     options: Any, sent: list[tuple[int, bytes]], fast_out: bool, fast_in: bool, cuts: list[int]

@@ -415,7 +415,7 @@ def test_a_client_that_opens_its_window_later_can_still_be_spoken_to() -> None:
     assert ToClient(Extended(1, b"bartizan: no shell for you\n")) in orders
 
 
-@settings(max_examples=200)
+@settings(max_examples=max(200, settings.default.max_examples))
 @given(
     st.integers(0, 100_000),
     st.lists(

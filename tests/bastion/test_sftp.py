@@ -430,7 +430,7 @@ def test_a_path_that_is_not_text_keeps_its_bytes() -> None:
 # --- properties ------------------------------------------------------------------------------------------------
 
 
-@settings(max_examples=300)
+@settings(max_examples=max(300, settings.default.max_examples))
 @given(st.lists(st.binary(max_size=80), max_size=6), st.booleans(), st.booleans(), st.booleans())
 def test_any_bytes_pass_are_answered_or_are_a_wire_error(
     pieces: list[bytes], reads: bool, writes: bool, framed: bool
@@ -540,7 +540,7 @@ def test_half_a_handle_is_not_taken_for_another_that_is_open() -> None:
     assert inspector.from_client(after).onward == after
 
 
-@settings(max_examples=300)
+@settings(max_examples=max(300, settings.default.max_examples))
 @given(st.lists(st.tuples(st.sampled_from([b"a", b"ab", b"abc", b""]), st.binary(max_size=12)), max_size=6), st.data())
 def test_what_passes_is_whole_requests_however_they_arrive(
     writes: list[tuple[bytes, bytes]], data: st.DataObject
