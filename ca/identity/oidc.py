@@ -28,6 +28,7 @@ from ca.identity.metadata import Metadata, read_metadata
 from ca.identity.provider import Attempt, Probe, Proven, Refused, Unreachable
 
 DISCOVERY = "/.well-known/openid-configuration"
+JUST_NOW_SECONDS = 2.0
 BELIEVED_SECONDS = 3_600.0
 """How long metadata and keys are used before they are asked for again."""
 AGAIN_SECONDS = 60.0
@@ -66,13 +67,13 @@ class _Kept(Generic[T]):
         self._times = 0
         self._failure: Unreachable | None = None
 
-    async def value(self, serves: Callable[[T], bool] = lambda _: True) -> T:
+    async def value(self, serves: Callable[[T], bool] = lambda _: True, *, believed: float = BELIEVED_SECONDS) -> T:
         """The document; a newer one when it is old, or when it does not serve and the last is a minute ago."""
         times = self._times
         async with self._turn:
             if self._times != times and self._failure is not None:
                 raise Unreachable(str(self._failure), hint=self._failure.hint, code=self._failure.code)
-            if self._kept is None or self._clock() - self._kept[0] > BELIEVED_SECONDS:
+            if self._kept is None or self._clock() - self._kept[0] > believed:
                 return await self._anew()
             if not serves(self._kept[1]) and self._clock() - self._asked >= AGAIN_SECONDS:
                 return await self._anew()
@@ -116,7 +117,8 @@ class Oidc:
         self._newer: dict[str, str] = {}
 
     async def address(self, attempt: Attempt) -> str:
-        metadata = await self._metadata.value()
+        # Asked anew: nobody is sent off to a provider that is down, to read what a browser says of it.
+        metadata = await self._metadata.value(believed=JUST_NOW_SECONDS)
         scopes, more = self._scopes()
         return oauth.address(
             metadata.authorization_endpoint,

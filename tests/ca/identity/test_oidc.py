@@ -404,6 +404,18 @@ async def test_a_key_that_was_taken_back_is_not_believed_for_longer_than_an_hour
     assert caught.value.code == "token_key_unknown"
 
 
+async def test_nobody_is_sent_off_to_a_provider_that_is_down(provider: Provider) -> None:
+    """Its metadata is still believed for everything else."""
+    clock = Clock()
+    async with oidc(provider, clock=clock) as door:
+        await signed_in(door, provider)
+        provider.bent["/.well-known/openid-configuration"] = Reply({}, status=503)
+        clock.seconds += 10
+        with pytest.raises(Unreachable):
+            await door.address(ATTEMPT)
+        await door.read_token(provider.token(), now=now())
+
+
 async def test_a_key_that_becomes_another_type_under_its_name_is_not_believed(provider: Provider) -> None:
     """OIDC-16"""
     clock = Clock()
