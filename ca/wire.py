@@ -290,6 +290,8 @@ class ProviderTrial(Shape):
     """What to test with: an ID token that somebody pasted, or nothing but the provider itself."""
 
     token: Annotated[str, Field(min_length=1, max_length=65_536)] | None = None
+    trial: Annotated[str, Field(min_length=1, max_length=256)] | None = None
+    """What came of this ``TrialLink``, instead; a step with ``ok`` None until somebody has come back by it."""
 
 
 class TrialStep(Shape):

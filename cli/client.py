@@ -200,6 +200,9 @@ class Authority(AbstractContextManager["Authority"]):
     def remove_factor(self, code: wire.FactorCode) -> None:
         self._send("DELETE", "/v1/me/second-factor", code)
 
+    def trial_link(self, provider: str) -> wire.TrialLink:
+        return self._call("POST", f"/v1/idp/{quote(provider, safe='')}/trial-link", wire.TrialLink)
+
     def recheck(self, provider: str, whom: wire.Recheck) -> wire.Rechecked:
         return self._call("POST", f"/v1/idp/{quote(provider, safe='')}/recheck", wire.Rechecked, whom)
 

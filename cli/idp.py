@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import sys
+import time
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import click
 
 from ca import wire
-from ca.errors import InvalidInput, NotFound
+from ca.errors import InvalidInput, NotFound, Unavailable
 from ca.provider_file import Provider, parse
 from cli import output, secret
 from cli.client import Authority
@@ -16,6 +18,7 @@ from cli.roles import names_in_force
 from cli.way_in import WayIn, pass_way
 
 MARKS = {True: "ok", False: "failed", None: "not tried"}
+POLL_SECONDS = 1.0
 OUTCOMES = {
     "same": "yes, as before",
     "changed": "yes, with other roles or traits",
@@ -84,13 +87,19 @@ def apply_(
 @click.option(
     "--token-stdin", is_flag=True, help="Read an ID token (at GitHub: an access token) and say whom it names."
 )
+@click.option("--sign-in", is_flag=True, help="Print a link; whoever signs in by it is shown, and signed in nowhere.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 @pass_way
-def test(way: WayIn, name: str, token_stdin: bool, as_json: bool) -> None:
-    """Try the provider NAME out, step by step. With a token: which person it gives, by which lines of the file."""
+def test(way: WayIn, name: str, token_stdin: bool, sign_in: bool, as_json: bool) -> None:
+    """Try the provider NAME out, step by step. With a token or --sign-in: which person it gives, by which lines."""
+    if token_stdin and sign_in:
+        raise click.UsageError("--token-stdin and --sign-in exclude each other")
     token = secret.token() if token_stdin else None
     with way.open() as authority:
-        tested = authority.test_provider(name, wire.ProviderTrial(token=token))
+        if sign_in:
+            tested = _signed_in(authority, name)
+        else:
+            tested = authority.test_provider(name, wire.ProviderTrial(token=token))
     if as_json:
         output.as_json(tested)
     else:
@@ -100,8 +109,8 @@ def test(way: WayIn, name: str, token_stdin: bool, as_json: bool) -> None:
             _told(tested.person)
     if not tested.ok:
         sys.exit(1)
-    if token is None and not as_json:
-        output.hint(f"{way.program} idp test {name} --token-stdin   (an ID token of somebody: whom does it give?)")
+    if token is None and not sign_in and not as_json:
+        output.hint(f"{way.program} idp test {name} --sign-in   (sign in there, and see whom it gives)")
 
 
 @idp.command("list")
@@ -167,6 +176,21 @@ def remove(way: WayIn, name: str) -> None:
     with way.open() as authority:
         authority.remove_provider(name)
     output.note(f"removed {name}; whoever signed in with it is signed out")
+
+
+def _signed_in(authority: Authority, name: str) -> wire.ProviderTested:
+    """What came of a sign-in at the provider, in a browser."""
+    link = authority.trial_link(name)
+    output.note("sign in at the provider by this link; nobody is signed in here by it:")
+    output.address(link.url)
+    with output.waiting("waiting for the browser") as tick:
+        while (left := link.expires - datetime.now(UTC)) > timedelta():
+            tick(left)
+            came = authority.test_provider(name, wire.ProviderTrial(trial=link.trial))
+            if came.steps[-1].ok is not None:
+                return came
+            time.sleep(POLL_SECONDS)
+    raise Unavailable("nobody came back from the provider in time", hint=f"bartizan idp test {name} --sign-in")
 
 
 def _told(person: wire.TrialPerson) -> None:

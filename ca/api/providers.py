@@ -13,15 +13,14 @@ from datetime import datetime
 from fastapi import APIRouter
 
 from ca import audit
+from ca import trial as trials
 from ca.api.callers import Administrator, Caller, Here
 from ca.app import Authority
-from ca.errors import BartizanError, Conflict, InvalidInput, NotFound
-from ca.identity.provider import Probe, Proven
-from ca.identity.registry import Ready
+from ca.errors import Conflict, InvalidInput, NotFound
+from ca.identity.provider import Proven
 from ca.provider import GITHUB
-from ca.provider_file import Person, Provider, parse, person
+from ca.provider_file import Provider, parse
 from ca.recheck import abandon
-from ca.sign_in import name_is_free
 from ca.store import Db, identities, providers
 from ca.store import audit as log
 from ca.store.providers import StoredProvider
@@ -33,7 +32,7 @@ from ca.wire import (
     ProviderView,
     Recheck,
     Rechecked,
-    TrialPerson,
+    TrialLink,
     TrialStep,
 )
 
@@ -94,13 +93,24 @@ async def remove(name: str, authority: Here, caller: Administrator) -> None:
 @router.post("/{name}/trial")
 async def trial(name: str, trial: ProviderTrial, authority: Here, caller: Administrator) -> ProviderTested:
     """Try a provider out; with a pasted token, say whom it would sign in and by which lines. Signs nobody in."""
-    ready, now = await authority.providers.find(name), authority.clock()
-    steps = [_step(probe) for probe in await ready.client.probe(now=now)]
-    found = None if trial.token is None else await _read(authority, ready, trial.token, steps, now)
-    ok = all(step.ok is not False for step in steps)
-    tested = audit.ProviderTested(provider=name, ok=ok)
-    await authority.store.write(lambda db: log.append(db, tested, actor=caller.actor))
-    return ProviderTested(ok=ok, steps=steps, person=None if found is None else _shown(found))
+    ready = await authority.providers.find(name)
+    if trial.trial is not None:
+        waiting = TrialStep(what="sign-in", ok=None, detail="nobody has come back from the provider yet")
+        return await trials.heard(authority, name, trial.trial) or ProviderTested(ok=False, steps=[waiting])
+    steps, pasted = await trials.probed(authority, ready), trial.token
+    if pasted is None:
+        return await trials.conclusion(authority, ready, steps, None, actor=caller.actor)
+
+    async def prove() -> Proven:
+        return await ready.client.read_token(pasted, now=authority.clock())
+
+    return await trials.outcome(authority, ready, prove, steps, actor=caller.actor)
+
+
+@router.post("/{name}/trial-link", status_code=201)
+async def trial_link(name: str, authority: Here, caller: Administrator) -> TrialLink:
+    """A link on which somebody signs in at the provider, to see what would come of it. Signs nobody in."""
+    return await trials.link(authority, await authority.providers.find(name), actor=caller.actor)
 
 
 @router.post("/{name}/recheck")
@@ -180,48 +190,4 @@ def _view(
         applied=stored.applied,
         applied_by=stored.applied_by,
         text=stored.text,
-    )
-
-
-# --- trying out -----------------------------------------------------------------------------------------------
-
-
-async def _read(authority: Authority, ready: Ready, token: str, steps: list[TrialStep], now: datetime) -> Person | None:
-    """Whom the token would sign in; what was looked at is added to *steps*."""
-    try:
-        proven = await ready.client.read_token(token, now=now)
-    except BartizanError as error:
-        steps.append(TrialStep(what="token", ok=False, detail=f"{error} ({error.code})"))
-        return None
-    steps.append(TrialStep(what="token", ok=True, detail=f"proves {proven.subject!a} of {proven.issuer}"))
-    try:
-        found = person(ready.file, proven.claims)
-    except BartizanError as error:
-        steps.append(TrialStep(what="person", ok=False, detail=f"{error} ({error.code})"))
-        return None
-    steps.append(await authority.store.read(lambda db: _standing(db, ready.file.name, proven, found)))
-    return found
-
-
-def _standing(db: Db, provider: str, proven: Proven, found: Person) -> TrialStep:
-    """Whether the name is theirs here. Who was here before keeps the name they had, whatever the claim says now."""
-    known = identities.find(db, proven.issuer, proven.subject)
-    if known is not None:
-        return TrialStep(what="person", ok=True, detail=f"would sign in as {known.user}, who was here before")
-    if name_is_free(db, provider, found.user):
-        return TrialStep(what="person", ok=True, detail=f"would sign in as {found.user}, new here")
-    detail = f"the name {found.user} belongs to another account here (principal_conflict)"
-    return TrialStep(what="person", ok=False, detail=detail)
-
-
-def _step(probe: Probe) -> TrialStep:
-    return TrialStep(what=probe.what, ok=probe.ok, detail=probe.detail)
-
-
-def _shown(found: Person) -> TrialPerson:
-    return TrialPerson(
-        user=found.user,
-        roles=sorted(found.roles),
-        traits={trait: list(values) for trait, values in found.traits.items()},
-        lines=list(found.lines),
     )

@@ -7,7 +7,7 @@ import secrets
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from sqlalchemy import delete, insert, select
+from sqlalchemy import delete, insert, select, update
 
 from ca.store import Db
 from ca.tables import NonceRow, TokenRow, table
@@ -55,6 +55,11 @@ def use(db: Db, kind: str, text: str) -> Token | None:
     if token is None or db.run(delete(tokens).where(tokens.c.hash == digest(text))) != 1:
         return None
     return token
+
+
+def set_data(db: Db, text: str, data: dict[str, object]) -> None:
+    """What is kept with the token."""
+    db.run(update(tokens).where(tokens.c.hash == digest(text)).values(data=data))
 
 
 def end(db: Db, text: str) -> None:

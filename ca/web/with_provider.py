@@ -15,7 +15,7 @@ from datetime import timedelta
 from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse, Response
 
-from ca import sign_in
+from ca import sign_in, trial
 from ca.app import Authority
 from ca.errors import AccessDenied, BartizanError, NotFound
 from ca.identity.provider import Attempt, Proven, Refused, Unreachable
@@ -36,21 +36,19 @@ router = APIRouter(tags=["pages"], route_class=PageRoute)
 @router.get("/sign-in/with/{name}")
 async def with_provider(name: str, visitor: Anybody, next: str = "/") -> Response:
     """Off to the provider. What is needed when they come back is kept here, for ten minutes and for this browser."""
-    authority = visitor.authority
-    authority.doors.beginning.use(visitor.source, now=authority.clock())
-    ready = await find(authority, name)
-    provider = ready.file
-    nonce, verifier = secrets.token_urlsafe(32), secrets.token_urlsafe(48)
-    about = _about(visitor, provider.name)
-    sealed = authority.sealer.seal(about, json.dumps({"nonce": nonce, "verifier": verifier}))
-    data: dict[str, object] = {"provider": provider.name, "sealed": sealed, "next": local(next)}
-    state, _ = await authority.store.write(lambda db: tokens.make(db, "attempt", life=ATTEMPT_LIFE, data=data))
+    again: list[pages.Link] = [("Try again", with_link(name, next)), ("Other ways to sign in", back_to(next))]
+    return await _sent_off(visitor, await find(visitor.authority, name), again, next=local(next))
+
+
+@router.get("/sign-in/trial/{link}")
+async def try_out(link: str, visitor: Anybody) -> Response:
+    """Off to the provider as an administrator asked, to see what would come of it. Signs nobody in."""
     try:
-        where = await ready.client.address(Attempt(_callback(authority, name), state, nonce, verifier))
-    except Unreachable as error:
-        again: list[pages.Link] = [("Try again", with_link(name, next)), ("Other ways to sign in", back_to(next))]
-        return visitor.remembered(_said(authority, provider, error, again))
-    return visitor.remembered(see_other(where))
+        made = await trial.pending(visitor.authority, link)
+    except NotFound as error:
+        raise Refusal(404, "This trial is over", "Its link is good for ten minutes.", hint=error.hint) from error
+    again: list[pages.Link] = [("Try again", f"/sign-in/trial/{link}")]
+    return await _sent_off(visitor, await find(visitor.authority, str(made["provider"])), again, trial=link)
 
 
 @router.get("/sign-in/callback/{name}")
@@ -60,7 +58,10 @@ async def back(name: str, request: Request, visitor: Anybody) -> Response:
     answer = _once_each(request.query_params.multi_items())
     ready = await find(authority, name)
     provider = ready.file
-    attempt, where = await _attempt(visitor, provider, answer.get("state", ""))
+    attempt, kept = await _attempt(visitor, provider, answer.get("state", ""))
+    if kept["trial"]:
+        return await _tried_out(visitor, ready, attempt, answer, kept["trial"])
+    where = kept["next"]
     again: list[pages.Link] = [
         ("Try again", with_link(provider.name, where)),
         ("Other ways to sign in", back_to(where)),
@@ -73,18 +74,66 @@ async def back(name: str, request: Request, visitor: Anybody) -> Response:
     return await arrived(visitor, signed_in, where)
 
 
+async def _sent_off(
+    visitor: Visitor, ready: Ready, again: Sequence[pages.Link], *, next: str = "", trial: str = ""
+) -> Response:
+    """Off to the provider, with an attempt that only this browser can finish."""
+    authority, provider = visitor.authority, ready.file
+    authority.doors.beginning.use(visitor.source, now=authority.clock())
+    kept = {"nonce": secrets.token_urlsafe(32), "verifier": secrets.token_urlsafe(48), "next": next, "trial": trial}
+    sealed = authority.sealer.seal(_about(visitor, provider.name), json.dumps(kept))
+    data: dict[str, object] = {"provider": provider.name, "sealed": sealed}
+    state, _ = await authority.store.write(lambda db: tokens.make(db, "attempt", life=ATTEMPT_LIFE, data=data))
+    attempt = Attempt(_callback(authority, provider.name), state, kept["nonce"], kept["verifier"])
+    try:
+        where = await ready.client.address(attempt)
+    except Unreachable as error:
+        return visitor.remembered(_said(authority, provider, error, again))
+    return visitor.remembered(see_other(where))
+
+
+async def _tried_out(
+    visitor: Visitor, ready: Ready, attempt: Attempt, answer: Mapping[str, str], link: str
+) -> Response:
+    """What would have come of it, for whoever asked and for whoever came."""
+    authority = visitor.authority
+    by = str((await trial.pending(authority, link))["by"])
+    came = await trial.outcome(
+        authority,
+        ready,
+        lambda: _answered(authority, ready, attempt, answer),
+        await trial.probed(authority, ready),
+        actor=by,
+    )
+    await trial.keep(authority, link, came)
+    last = came.steps[-1]
+    return visitor.remembered(
+        pages.message(
+            authority,
+            "That would have worked" if came.ok else "That would not have worked",
+            pages.sentence(last.detail),
+            kind="good" if came.ok else "bad",
+            hint="This was a trial: nobody was signed in. The terminal that began it says more.",
+        )
+    )
+
+
 async def _proven(visitor: Visitor, ready: Ready, attempt: Attempt, answer: Mapping[str, str]) -> Proven:
     """Whom the provider's answer proves. That it proves nobody is written down."""
     authority = visitor.authority
     try:
-        if answer.get("error") == "access_denied":
-            raise Refused(
-                f"{ready.file.title} says that you, or its rules, said no", hint="nothing was changed", code="said_no"
-            )
-        return await ready.client.prove(attempt, answer, now=authority.clock())
+        return await _answered(authority, ready, attempt, answer)
     except (AccessDenied, Unreachable) as error:
         await sign_in.refused_by_provider(authority, ready.file.name, error, source=visitor.source)
         raise
+
+
+async def _answered(authority: Authority, ready: Ready, attempt: Attempt, answer: Mapping[str, str]) -> Proven:
+    if answer.get("error") == "access_denied":
+        raise Refused(
+            f"{ready.file.title} says that you, or its rules, said no", hint="nothing was changed", code="said_no"
+        )
+    return await ready.client.prove(attempt, answer, now=authority.clock())
 
 
 async def find(authority: Authority, name: str) -> Ready:
@@ -108,8 +157,8 @@ def _once_each(pairs: Sequence[tuple[str, str]]) -> Mapping[str, str]:
     return answer
 
 
-async def _attempt(visitor: Visitor, provider: Provider, state: str) -> tuple[Attempt, str]:
-    """The attempt that *state* stands for, which ends with this, whoever brought it."""
+async def _attempt(visitor: Visitor, provider: Provider, state: str) -> tuple[Attempt, dict[str, str]]:
+    """The attempt that *state* stands for, which ends with this, whoever brought it; and what was kept with it."""
     authority = visitor.authority
     token = await authority.store.write(lambda db: tokens.use(db, "attempt", state)) if state else None
     if token is not None and token.data.get("provider") != provider.name:
@@ -132,8 +181,8 @@ async def _attempt(visitor: Visitor, provider: Provider, state: str) -> tuple[At
             hint="Nothing has changed: whoever was signed in here still is.",
             links=AGAIN,
         ) from error
-    kept = json.loads(opened)
-    return Attempt(_callback(authority, provider.name), state, kept["nonce"], kept["verifier"]), str(token.data["next"])
+    kept: dict[str, str] = json.loads(opened)
+    return Attempt(_callback(authority, provider.name), state, kept["nonce"], kept["verifier"]), kept
 
 
 def _about(visitor: Visitor, provider: str) -> str:

@@ -152,7 +152,7 @@ def test_a_trial_tells_each_step_and_the_person(stand: Stand) -> None:
     stand.answers["POST /v1/idp/corp/trial"] = (200, {"ok": True, "steps": told, "person": person})
     result = typed(stand, "test", "corp", "--token-stdin", stdin="eyJh.\n  eyJi.c2ln\n")
     assert result.exit_code == 0, result.output
-    assert stand.heard("POST /v1/idp/corp/trial") == [{"token": "eyJh.eyJi.c2ln"}]
+    assert stand.heard("POST /v1/idp/corp/trial") == [{"token": "eyJh.eyJi.c2ln", "trial": None}]
     assert result.stdout.splitlines() == [
         "ok         discovery: found",
         "not tried  clock: no time in the answer",
@@ -174,13 +174,13 @@ def test_a_trial_that_fails_is_1(stand: Stand) -> None:
     assert result.exit_code == 1
     assert result.stdout.splitlines() == ["failed     discovery: it does not answer", "not tried  keys: no address"]
     assert json.loads(typed(stand, "test", "corp", "--json").stdout)["ok"] is False
-    assert stand.heard("POST /v1/idp/corp/trial") == [{"token": None}, {"token": None}]
+    assert stand.heard("POST /v1/idp/corp/trial") == [{"token": None, "trial": None}] * 2
 
 
 def test_a_trial_that_works_says_what_to_do_next(stand: Stand) -> None:
     answer = {"ok": True, "steps": steps(("discovery", True, "found")), "person": None}
     stand.answers["POST /v1/idp/corp/trial"] = (200, answer)
-    assert "idp test corp --token-stdin" in typed(stand, "test", "corp").stderr
+    assert "idp test corp --sign-in" in typed(stand, "test", "corp").stderr
 
 
 def test_a_token_is_there_or_refused(stand: Stand) -> None:

@@ -9,7 +9,7 @@ import json
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -68,20 +68,17 @@ class Company:
         return said
 
     @contextmanager
+    def talking(self, *words: str) -> Iterator[Talk]:
+        """An operator's command that takes its time."""
+        command = [BIN / "bartizan", "--data", self.product.data, *words]
+        with _listening(command, environment(self.product.folder)) as talk:
+            yield talk
+
+    @contextmanager
     def bart_login(self, person: Person, *options: str) -> Iterator[Talk]:
         where = ["--authority", f"https://{self.product.web}", "--pin", self.product.pin]
-        with subprocess.Popen(
-            [BIN / "bart", "login", *where, *options],
-            env=person.environment,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        ) as program:
-            try:
-                yield Talk(program)
-            finally:
-                program.kill()
+        with _listening([BIN / "bart", "login", *where, *options], person.environment) as talk:
+            yield talk
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +99,18 @@ class Talk:
     def rest(self) -> str:
         assert self.program.stdout is not None
         return self.program.stdout.read()
+
+
+@contextmanager
+def _listening(command: Sequence[str | Path], env: Mapping[str, str]) -> Iterator[Talk]:
+    """A program that is listened to; ended on the way out by its own process id."""
+    with subprocess.Popen(
+        command, env=env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    ) as program:
+        try:
+            yield Talk(program)
+        finally:
+            program.kill()
 
 
 @pytest.fixture(scope="module")
@@ -220,6 +229,20 @@ def test_a_machine_without_a_browser_is_let_in_from_another(company: Company) ->
         assert bart.program.wait(timeout=60) == 0, said + bart.rest()
     plant_home(fay.home)
     assert fay.ssh("web1", "echo in").stdout == b"in\n"
+
+
+def test_an_administrator_sees_what_a_sign_in_would_give(company: Company) -> None:
+    company.newcomer("hal", "staff", "dev")
+    with company.talking("idp", "test", "corp", "--sign-in") as trial, company.browser() as browser:
+        page = browser.go(trial.until("https://").split()[-1])
+        page = browser.sign_in_at_provider(page, "hal")
+        assert "nobody was signed in" in page.text
+        said = trial.rest()
+        assert trial.program.wait(timeout=30) == 0, said
+        assert browser.go(f"https://{company.product.web}/you").url.path == "/sign-in"
+    assert "would sign in as hal, new here" in said
+    assert re.search(r"corp.*groups has dev: roles developer|groups has dev: roles developer", said)
+    assert not events(company.product, "identity.added", user="hal")
 
 
 def test_the_demo_with_an_identity_provider_plays_to_the_end(tmp_path: Path) -> None:

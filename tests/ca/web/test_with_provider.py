@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
+from urllib.parse import parse_qsl, urlsplit
 
 import pytest
 
@@ -212,3 +213,39 @@ async def test_somebody_whom_the_provider_took_back_lets_no_terminal_in(home: Ho
     answer = await erin.send(page, "/sign-in/terminal", answer="yes")
     assert (answer.status_code, "no longer vouches" in answer.text) == (403, True)
     assert (await erin.get("/you")).status_code == 303
+
+
+async def test_a_trial_signs_nobody_in_and_says_what_would_have_come_of_it(
+    home: House, stands: dict[str, Stand]
+) -> None:
+    made = (await home.operator.post("/v1/idp/corp/trial-link")).json()
+    waiting = (await home.operator.post("/v1/idp/corp/trial", json={"trial": made["trial"]})).json()
+    assert waiting["steps"][-1]["ok"] is None
+    erin = visitor(home)
+    away = await erin.get(urlsplit(made["url"]).path)
+    assert away.status_code == 303
+    state = dict(parse_qsl(urlsplit(away.headers["location"]).query))["state"]
+    page = await erin.get(f"/sign-in/callback/corp?state={state}&code=c")
+    assert (page.status_code, "nobody was signed in" in page.text) == (200, True)
+    assert (await erin.get("/you")).status_code == 303, "nobody is signed in"
+    came = (await home.operator.post("/v1/idp/corp/trial", json={"trial": made["trial"]})).json()
+    assert (came["ok"], came["person"]["user"]) == (True, "erin")
+    assert await home.events("identity.added") == []
+    other = await home.operator.post("/v1/idp/partners/trial", json={"trial": made["trial"]})
+    assert other.status_code == 404
+    home.clock.turn(minutes=10)
+    assert (await erin.get(urlsplit(made["url"]).path)).status_code == 404
+
+
+async def test_a_trial_of_somebody_who_may_not_come_in_says_so_and_changes_nothing(
+    home: House, stands: dict[str, Stand]
+) -> None:
+    made = (await home.operator.post("/v1/idp/corp/trial-link")).json()
+    erin = visitor(home)
+    away = await erin.get(urlsplit(made["url"]).path)
+    state = dict(parse_qsl(urlsplit(away.headers["location"]).query))["state"]
+    page = await erin.get(f"/sign-in/callback/corp?state={state}&error=access_denied")
+    assert "would not have worked" in page.text
+    came = (await home.operator.post("/v1/idp/corp/trial", json={"trial": made["trial"]})).json()
+    assert (came["ok"], came["person"]) == (False, None)
+    assert await home.events("login.refused") == []
