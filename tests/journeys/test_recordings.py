@@ -280,7 +280,7 @@ def test_a_player_is_told_nothing_that_it_would_obey(alice: Person, carol: Perso
 def test_recordings_are_for_those_who_may_read_them(
     alice: Person, carol: Person, product: Product, root: Person, what: str
 ) -> None:
-    """REC-10: 401 without a sign-in, 403 as the one who was recorded or an administrator; unknown ids look alike."""
+    """REC-10, REC-16: 401 without a sign-in, 403 as who was recorded or an administrator; unknown ids look alike."""
     alice.ssh("web1", "true")
     session = newest(alice)
     path = {"the list": "", "the recording": f"/{session}/archive"}.get(what, f"/{session[:-1]}0/archive")

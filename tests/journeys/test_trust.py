@@ -282,6 +282,7 @@ async def test_of_fifty_submissions_at_once_one_gets_a_certificate(
 async def test_a_second_bastion_cannot_use_what_the_first_one_saw(
     product: Product, alice: Person, api: httpx.AsyncClient, evil: Thief, tmp_path: Path
 ) -> None:
+    """REC-11: nor may it read or report how far the other's recordings are, or end them."""
     signed = await caught(evil, alice)
     with stage.operator(product) as door:
         token = door.post("/v1/bastion-tokens").raise_for_status().json()["token"]
