@@ -29,7 +29,7 @@ test: dev  ## run all tests that take less than minutes (ARGS="-k word" narrows)
 	@$(BIN)/pytest -n $(JOBS) --dist loadscope $(ARGS)
 
 test-long: dev  ## run the tests that take minutes
-	@scripts/system-packages openssh-server zstd rsync
+	@scripts/system-packages openssh-server zstd rsync sqlite3
 	@HYPOTHESIS_PROFILE=long $(BIN)/pytest -m property -n $(JOBS) $(ARGS) || [ $$? = 5 ]  # 5: ARGS chose none of these
 	@$(BIN)/pytest -m long $(ARGS) || [ $$? = 5 ]
 
