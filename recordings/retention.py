@@ -1,5 +1,5 @@
 """
-How long recordings are kept, and when the disk is about to be full. The rules are pure; two functions touch the disk.
+How long recordings are kept, and what is left of their disk. The rule is pure; two functions touch the disk.
 """
 
 from __future__ import annotations
@@ -14,9 +14,6 @@ from pathlib import Path
 from recordings import folder as disk
 from recordings.folder import RecordingError
 from recordings.reader import Entry
-
-LOW = 0.10
-"""Part of the disk below which it is time to be told."""
 
 
 def expired(entries: Iterable[Entry], *, keep: timedelta, now: datetime) -> list[Entry]:
@@ -55,14 +52,3 @@ def space(root: Path) -> Space:
     """What is left on the disk under *root*, for us and not for root alone."""
     about = os.statvfs(root)
     return Space(free=about.f_bavail * about.f_frsize, total=about.f_blocks * about.f_frsize)
-
-
-def warning(left: Space, *, per_day: float | None = None) -> str | None:
-    """One sentence when the disk will be full soon: below a tenth, or within a week at *per_day* bytes a day."""
-    days = left.free / per_day if per_day else None
-    if left.free >= LOW * left.total and (days is None or days >= 7):
-        return None
-    share = 100 * left.free / left.total if left.total else 0
-    ahead = "" if days is None else f", enough for {days:.1f} days"
-    known = f"the disk of the recordings has {left.free / 1e9:.1f} GB left ({share:.0f} %){ahead}"
-    return f"{known}; sessions end when it is full"

@@ -1,4 +1,4 @@
-"""``python -m tests.bench``: the table of ratios, each row ours, theirs, ratio and the goal of the design."""
+"""``python -m tests.bench``: the table of ratios with one worker, each row ours, theirs, ratio and the goal."""
 
 from __future__ import annotations
 
@@ -164,7 +164,7 @@ def main() -> int:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="bartizan-bench-") as text, ExitStack() as stack:
         folder = Path(text)
-        product = stack.enter_context(running_product(folder / "product"))
+        product = stack.enter_context(running_product(folder / "product", "--workers", "1"))
         product.apply_roles(ROLES)
         stack.enter_context(product.node("web1", env="dev"))
         alice = product.person("alice", "developer")

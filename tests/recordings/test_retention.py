@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 from recordings import reader, retention
-from recordings.retention import Space
 from recordings.writer import RecordingError
 from tests.recordings.making import later, recording, sealed_and_countersigned
 
@@ -49,14 +48,6 @@ def test_empty_days_go_with_their_last_recording(tmp_path: Path) -> None:
 def test_keeping_for_no_time_is_refused() -> None:
     with pytest.raises(ValueError):
         retention.expired([], keep=timedelta(0), now=later(0))
-
-
-@pytest.mark.parametrize(
-    ("free", "per_day", "warned"), [(50, None, False), (9, None, True), (50, 5, False), (50, 10, True), (0, None, True)]
-)
-def test_a_disk_that_will_be_full_soon_is_announced(free: int, per_day: float | None, warned: bool) -> None:
-    said = retention.warning(Space(free=free * 10**9, total=100 * 10**9), per_day=per_day and per_day * 1e9)
-    assert (said is not None) == warned
 
 
 def test_the_space_that_is_left_is_that_of_the_disk_below_the_folder(tmp_path: Path) -> None:
