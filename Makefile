@@ -24,7 +24,7 @@ demo: $(if $(SSO),dev,install)  ## watch the product work, with real ssh and ssh
 	@$(if $(SSO),$(BIN)/python -m tests.demo_sso,$(BIN)/bartizan demo)
 
 test: dev  ## run all tests that take less than minutes (ARGS="-k word" narrows)
-	@scripts/system-packages openssh-server zstd rsync chromium
+	@scripts/system-packages openssh-server zstd rsync sqlite3 chromium
 	@$(BIN)/python -m tests.idp
 	@$(BIN)/pytest -n $(JOBS) --dist loadscope $(ARGS)
 

@@ -446,17 +446,19 @@ class ChannelRelay:
         granted = [action for action in start.needs if self._permits(action)]
         if not granted:
             self.start = start
+            wanted = " or ".join(start.needs)
+            reason = self._why_not(wanted)
             yield Began(start, self.terminal)
             yield Note(
                 "session.refused",
                 {
                     "request": _text(request.name),
-                    "action": start.needs[0],
+                    "action": wanted,
                     "command": _text(start.command),
-                    "reason": self._why_not(start.needs[0]),
+                    "reason": reason,
                 },
             )
-            yield from self.refuse(self._why_not(start.needs[0]), want_reply=request.want_reply)
+            yield from self.refuse(reason, want_reply=request.want_reply)
             return
         self.start = start
         self._inspector = self._make_inspector(start)

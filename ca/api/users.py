@@ -9,6 +9,7 @@ from fastapi import APIRouter
 from ca import audit
 from ca.api.callers import Administrator, Here
 from ca.app import Authority
+from ca.certificate import ROOT_LIKE
 from ca.errors import Conflict, InvalidInput, NotFound
 from ca.model import USER
 from ca.policy import ADMIN
@@ -28,6 +29,12 @@ async def add(new: NewUser, authority: Here, caller: Administrator) -> AddedUser
     """Add a person: with a password, or with a link by which they set one themselves."""
     if not USER.match(new.name):
         raise InvalidInput("name: expected a-z, 0-9, _ . @ -, beginning with a letter", code="principal_invalid")
+    if new.name in ROOT_LIKE:
+        raise InvalidInput(
+            f"name: nobody is called {new.name} here: people have names of their own, and roles give them that login",
+            hint=f"bartizan users add NAME --role ROLE, where the role's grant has logins: [{new.name}]",
+            code="privileged_principal",
+        )
     _check_roles(new.roles)
     password_hash = None if new.password is None else await authority.passwords.hashed(new.password)
 

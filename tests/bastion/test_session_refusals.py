@@ -79,6 +79,16 @@ async def test_the_bastion_itself_has_no_shell_and_no_files(post: Rig, arguments
     assert post.authority.requests == []
 
 
+async def test_scp_without_a_right_to_files_names_both_that_would_do(post: Rig, tmp_path: Path) -> None:
+    """Today's scp speaks SFTP: which way it wants to copy is not known before it is let in."""
+    post.authority.actions = ("shell",)
+    (tmp_path / "up").write_bytes(b"x")
+    done = await post.run("scp", str(tmp_path / "up"), f"{WEB1}:{tmp_path}/there")
+    assert done.returncode != 0
+    said = f"bartizan: your roles do not allow sftp.read or sftp.write as {LOGIN} on web1; you may use: shell"
+    assert said.encode() in done.stderr
+
+
 # --- forwards ----------------------------------------------------------------------------------------------------
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from ca.errors import AccessDenied, NotSignedIn
 from ca.identity.local import Passwords
 from ca.sign_in import sign_in, web_session, with_password
 from ca.sign_out import sign_out
+from ca.store import Db, users
 from recordings.sshwire import mpint, string
 from tests.ca import forge
 from tests.ca.house import PASSWORD, House, house, possession
@@ -229,7 +231,17 @@ async def test_somebody_without_a_role_gets_no_certificate(home: House) -> None:
 
 async def test_root_is_nobodys_name(home: House) -> None:
     """CA-10"""
-    await home.user("root", "developer")
+    body = {"name": "root", "roles": ["developer"], "password": PASSWORD}
+    answer = await home.operator.post("/v1/users", json=body)
+    assert (answer.status_code, answer.json()["error"]) == (400, "privileged_principal")
+    assert "roles give them that login" in answer.json()["message"]
+
+    def smuggle(db: Db) -> None:  # however the name came here, it is not certified
+        alice = users.find(db, "alice")
+        assert alice is not None
+        users.add(db, replace(alice, name="root"))
+
+    await home.authority.store.write(smuggle)
     answer = await home.login("root")
     assert (answer.status_code, answer.json()["error"]) == (403, "privileged_principal")
 
