@@ -22,7 +22,7 @@ from tests.product import Person, Product, Site, running_product, running_site
 # Two cores are shared by everything that runs here: how long one example took says nothing.
 settings.register_profile("default", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("ci", settings.get_profile("default"), print_blob=True)
-settings.register_profile("long", settings.get_profile("default"), max_examples=2_000)
+settings.register_profile("long", settings.get_profile("default"), max_examples=1_000)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci" if os.environ.get("CI") else "default"))
 
 
