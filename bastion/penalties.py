@@ -5,8 +5,9 @@ After OpenSSH's MaxStartups and PerSourcePenalties (sshd_config(5)). Loopback is
 
 from __future__ import annotations
 
-import ipaddress
 from dataclasses import dataclass, field
+
+from ca.model import on_this_machine, source_key
 
 STARTUPS = 100
 """Connections that may be signing in at once, per worker."""
@@ -28,15 +29,15 @@ class Penalties:
         """Why a new connection from *source* is dropped, or None. A penalty counts only once it is worth ``LEAST``."""
         if self.signing_in >= STARTUPS:
             return "too_many_at_once"
-        if self.until.get(_block(source), 0.0) - now >= LEAST:
+        if self.until.get(source_key(source), 0.0) - now >= LEAST:
             return "penalty"
         return None
 
     def punish(self, source: str, seconds: float, now: float) -> None:
         """Add *seconds* to what *source* has to wait."""
-        if _loopback(source):
+        if on_this_machine(source):
             return
-        source = _block(source)
+        source = source_key(source)
         if len(self.until) >= TRACKED:
             self.until = {s: t for s, t in self.until.items() if t > now}
             if len(self.until) >= TRACKED:
@@ -63,19 +64,3 @@ class Bucket:
             return False
         self.level -= 1
         return True
-
-
-def _block(source: str) -> str:
-    """Whom a penalty meets: an IPv4 address, or the IPv6 network that one line has, with all its addresses."""
-    try:
-        address = ipaddress.ip_address(source.partition("%")[0])
-    except ValueError:
-        return source
-    return str(ipaddress.ip_network((address, 64), strict=False)) if address.version == 6 else source
-
-
-def _loopback(source: str) -> bool:
-    try:
-        return ipaddress.ip_address(source).is_loopback
-    except ValueError:
-        return False

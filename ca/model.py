@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
-from ipaddress import IPv4Address, IPv6Address, ip_network
+from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 
 LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\Z")
 """A node name: one lower-case DNS label (RFC 1123 §2.1)."""
@@ -195,3 +195,31 @@ class Deny:
 
 
 Decision = Allow | Deny
+
+
+LOCAL = "local"
+"""The operator, who comes through the Unix socket: as actor, and as source."""
+
+
+def source_key(source: str) -> str:
+    """Under what a source is counted: an IPv4 address, or the IPv6 network that one line has, with all its addresses.
+
+    What is no address is counted as it is. Logs and events name the address itself.
+    """
+    address = _address(source)
+    return str(ip_network((address, 64), strict=False)) if isinstance(address, IPv6Address) else str(address or source)
+
+
+def on_this_machine(source: str) -> bool:
+    """Loopback and the Unix socket: whoever comes from there shares the machine, and is never kept waiting."""
+    address = _address(source)
+    return source == LOCAL or (address is not None and address.is_loopback)
+
+
+def _address(source: str) -> IPv4Address | IPv6Address | None:
+    """An IPv4 address is the same one when it comes through an IPv6 socket (RFC 4291 §2.5.5.2)."""
+    try:
+        address = ip_address(source.partition("%")[0])
+    except ValueError:
+        return None
+    return (address.ipv4_mapped or address) if isinstance(address, IPv6Address) else address

@@ -17,13 +17,10 @@ from ca import policy
 from ca.api.door import PEER, UNIX
 from ca.app import Authority
 from ca.errors import AccessDenied, NotSignedIn
-from ca.model import Identity
+from ca.model import LOCAL, Identity
 from ca.recheck import Outcome
 from ca.store import Db, bastions, tokens, users
 from ca.store.bastions import Bastion
-
-LOCAL = "local"
-"""The operator, who comes through the Unix socket with the token beside it."""
 
 
 @dataclass(frozen=True, slots=True)
