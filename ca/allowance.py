@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict, deque
 from datetime import datetime, timedelta
 
-from ca.errors import AccessDenied
+from ca.errors import TooMany
 
 MOST_KEYS = 10_000
 
@@ -33,7 +33,7 @@ class Allowance:
             self._seen.popitem(last=False)
 
     def use(self, key: str, *, now: datetime) -> None:
-        """Count one, or refuse: AccessDenied ``too_many``."""
+        """Count one, or raise TooMany."""
         if self.spent(key, now=now):
             raise too_many()
         self.take(key, now=now)
@@ -50,5 +50,5 @@ class Doors:
         self.beginning = Allowance(30, minute)
 
 
-def too_many() -> AccessDenied:
-    return AccessDenied("too many tries: wait a minute", code="too_many")
+def too_many() -> TooMany:
+    return TooMany("too many tries: wait a minute")

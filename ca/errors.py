@@ -8,6 +8,7 @@ Everything we raise on purpose.
     ├── NotFound            no such thing, or not yours                (show)
     ├── Conflict            the thing is in another state              (show)
     ├── TooLarge            more than we read                          (show)
+    ├── TooMany             more often than we answer                  (show: wait)
     ├── Unavailable         a part we need is down                     (show, retry, alert)
     └── SignerFault         what a key signed did not verify           (alarm; nothing is returned)
 
@@ -71,6 +72,13 @@ class TooLarge(BartizanError):
     """More was sent than we are willing to read."""
 
     kind = "too_large"
+
+
+class TooMany(BartizanError):
+    """It was tried more often than is allowed from there; nothing was looked at. The answer says how long to wait."""
+
+    kind = "too_many"
+    wait_seconds: ClassVar[int] = 60
 
 
 class Unavailable(BartizanError):

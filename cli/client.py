@@ -34,6 +34,7 @@ from ca.errors import (
     NotSignedIn,
     SignerFault,
     TooLarge,
+    TooMany,
     Unavailable,
 )
 from cli import clock
@@ -55,7 +56,7 @@ REFUSALS: Mapping[int, type[BartizanError]] = {
     409: Conflict,
     413: TooLarge,
     422: InvalidInput,
-    429: AccessDenied,
+    429: TooMany,
     500: SignerFault,
     503: Unavailable,
 }

@@ -24,6 +24,7 @@ STATUS: dict[type[BartizanError], int] = {
     errors.NotFound: 404,
     errors.Conflict: 409,
     errors.TooLarge: 413,
+    errors.TooMany: 429,
     errors.SignerFault: 500,
     errors.Unavailable: 503,
 }
@@ -40,6 +41,8 @@ def problem(status: int, code: str, message: str, hint: str | None = None) -> JS
     headers = {"Cache-Control": "no-store"}
     if status == 401:
         headers["WWW-Authenticate"] = "Bearer"
+    if status == STATUS[errors.TooMany]:
+        headers["Retry-After"] = str(errors.TooMany.wait_seconds)
     return JSONResponse(content, status, headers)
 
 

@@ -24,7 +24,7 @@ from starlette.types import Scope
 from ca import wire
 from ca.api import render
 from ca.app import Authority
-from ca.errors import BartizanError
+from ca.errors import BartizanError, TooMany
 
 FORM = "application/x-www-form-urlencoded"
 LONGEST_FORM = 16_384
@@ -126,7 +126,10 @@ def page(
     if error is not None:
         words |= {"problem": sentence(str(error)), "hint": error.hint and sentence(error.hint)}
     text = _templates.get_template(name).render(words | values)
-    return HTMLResponse(text, status or (200 if error is None else status_of(error)), headers)
+    status = status or (200 if error is None else render.status(error))
+    if status == render.STATUS[TooMany]:
+        headers["Retry-After"] = str(TooMany.wait_seconds)
+    return HTMLResponse(text, status, headers)
 
 
 def message(
@@ -171,12 +174,8 @@ def problem(authority: Authority, error: BartizanError, *, links: Sequence[Link]
     """An expected error as a page, in the words that it brings."""
     heading = TITLES.get(error.code, "That did not work")
     hint = None if error.hint is None else sentence(error.hint)
-    refusal = Refusal(status_of(error), heading, sentence(str(error)), hint=hint, links=links)
+    refusal = Refusal(render.status(error), heading, sentence(str(error)), hint=hint, links=links)
     return refused(authority, refusal)
-
-
-def status_of(error: BartizanError) -> int:
-    return 429 if error.code == "too_many" else render.status(error)
 
 
 def sentence(text: str) -> str:

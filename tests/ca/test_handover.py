@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from ca import handover, login
-from ca.errors import AccessDenied, Conflict, NotFound
+from ca.errors import Conflict, NotFound, TooMany
 from ca.handover import MOST_PENDING
 from ca.wire import DeviceRequest
 from tests.ca import forge
@@ -175,9 +175,8 @@ async def test_codes_cannot_be_guessed_at_speed(home: House) -> None:
     for _ in range(10):
         with pytest.raises(NotFound):
             await handover.device_find(home.authority, login.new_user_code(), source=SOURCE)
-    with pytest.raises(AccessDenied) as caught:
+    with pytest.raises(TooMany):
         await handover.device_find(home.authority, started["user_code"], source=SOURCE)
-    assert caught.value.code == "too_many"
     await handover.device_find(home.authority, started["user_code"], source="192.0.2.8")
     home.clock.turn(seconds=61)
     await handover.device_find(home.authority, started["user_code"], source=SOURCE)
@@ -188,11 +187,12 @@ async def test_codes_cannot_be_asked_for_without_end(home: House) -> None:
     for _ in range(10):
         await device(home, new_verifier())
     body = {"challenge": login.challenge_of(new_verifier()), "host": "h"}
-    assert (await home.web.post("/v1/login/device", json=body)).json()["error"] == "too_many"
+    refused = await home.web.post("/v1/login/device", json=body)
+    assert (refused.status_code, refused.json()["error"], refused.headers["Retry-After"]) == (429, "too_many", "60")
     asked = DeviceRequest(challenge=login.challenge_of(new_verifier()), host="h")
     for number in range(10, MOST_PENDING):
         await handover.device_ask(home.authority, asked, source=f"source {number}")
-    with pytest.raises(AccessDenied):
+    with pytest.raises(TooMany):
         await handover.device_ask(home.authority, asked, source="another")
     home.clock.turn(minutes=10)
     await handover.device_ask(home.authority, asked, source="another")
