@@ -68,8 +68,9 @@ async def make_token(new: NewJoinToken, authority: Here, caller: Administrator) 
 
 
 @router.post("/join/challenge")
-async def challenge(authority: Here) -> Challenge:
+async def challenge(authority: Here, source: Source) -> Challenge:
     """A nonce to be signed with each host key."""
+    authority.doors.challenges.use(source, now=authority.clock())
     return Challenge(nonce=await authority.store.write(lambda db: tokens.challenge(db, PURPOSE)))
 
 

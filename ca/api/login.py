@@ -8,7 +8,7 @@ from ca import handover
 from ca.api.callers import Anyone, Here, Source
 from ca.sign_in import PURPOSE, sign_in
 from ca.sign_out import sign_out
-from ca.store import Db, certificates, tokens, users
+from ca.store import Db, certificates, device_logins, tokens, users
 from ca.wire import (
     Challenge,
     DevicePoll,
@@ -40,15 +40,17 @@ async def methods(authority: Here) -> LoginMethods:
 
 
 @router.post("/login/challenge")
-async def challenge(authority: Here) -> Challenge:
+async def challenge(authority: Here, source: Source) -> Challenge:
     """A nonce to be signed with the key that is to be certified."""
+    authority.doors.challenges.use(source, now=authority.clock())
     return Challenge(nonce=await authority.store.write(lambda db: tokens.challenge(db, PURPOSE)))
 
 
 @router.post("/login")
 async def login(request: LoginRequest, authority: Here, source: Source) -> LoginAnswer:
     """Sign in with a password; the answer holds the certificate."""
-    return await sign_in(authority, request, source=source)
+    with authority.doors.signing_in(source, now=authority.clock()):
+        return await sign_in(authority, request, source=source)
 
 
 @router.post("/login/exchange")
@@ -66,7 +68,8 @@ async def device(request: DeviceRequest, authority: Here, source: Source) -> Dev
 @router.post("/login/device/poll")
 async def poll(request: DevicePoll, authority: Here) -> DeviceState:
     """Whether somebody has approved it (RFC 8628 §3.4). Then ``/login/exchange`` gives the certificate."""
-    return await handover.device_poll(authority, request.grant)
+    known = await authority.store.read(lambda db: device_logins.by_code(db, request.grant) is not None)
+    return await handover.device_poll(authority, request.grant) if known else DeviceState(state="over")
 
 
 @router.post("/logout", status_code=204)

@@ -65,7 +65,8 @@ async def remove(sent: FactorCode, authority: Here, account: Own, source: Source
 async def begin_before_sign_in(request: FactorRequest, authority: Here, source: Source) -> FactorBegun:
     """Begin one where a role wants it and there is none yet. Signing in with a code of it confirms it."""
     try:
-        await with_password(authority, request.user, request.password, None, source=source)
+        with authority.doors.signing_in(source, now=authority.clock()):
+            await with_password(authority, request.user, request.password, None, source=source)
     except AccessDenied as refused:
         if refused.code != "second_factor_setup":
             raise

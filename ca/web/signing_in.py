@@ -21,7 +21,7 @@ from markupsafe import Markup
 
 from ca import second_factor, sign_in
 from ca.api.login import methods
-from ca.errors import AccessDenied, BartizanError, NotFound, NotSignedIn
+from ca.errors import AccessDenied, BartizanError, NotFound, NotSignedIn, TooMany
 from ca.sign_in import SignedIn
 from ca.store import Db, tokens, users
 from ca.web import pages
@@ -66,8 +66,8 @@ async def with_password(request: Request, visitor: Anybody) -> Response:
     try:
         if not 0 < len(user) <= 64 or not 0 < len(password) <= 1024:
             raise NotSignedIn("user or password is wrong", code="login_failed")
-        signed_in = await sign_in.with_password(visitor.authority, user, password, None, source=visitor.source)
-    except (AccessDenied, NotSignedIn) as error:
+        signed_in = await _proven(visitor, user, password, None)
+    except (AccessDenied, NotSignedIn, TooMany) as error:
         if error.code in ("second_factor_required", "second_factor_setup"):
             return await _half_way(visitor, Half(user, password, where), set_up=error.code == "second_factor_setup")
         return await _ways(visitor, where, user=user, error=error)
@@ -86,7 +86,7 @@ async def with_code(request: Request, visitor: Anybody) -> Response:
     half = await _half(request, visitor)
     try:
         return await _whole(request, visitor, half)
-    except (AccessDenied, NotSignedIn) as error:
+    except (AccessDenied, NotSignedIn, TooMany) as error:
         if error.code == "second_factor_setup":
             return await _half_way(visitor, half, set_up=True)
         return _code_page(visitor, half, error)
@@ -104,7 +104,7 @@ async def with_set_up(request: Request, visitor: Anybody) -> Response:
     half = await _half(request, visitor)
     try:
         return await _whole(request, visitor, half)
-    except (AccessDenied, NotSignedIn) as error:
+    except (AccessDenied, NotSignedIn, TooMany) as error:
         return _set_up_page(visitor, half, error)
 
 
@@ -160,11 +160,18 @@ async def _whole(request: Request, visitor: Visitor, half: Half) -> Response:
     code = (await visitor.form(request)).get("code", "").strip()
     if not 0 < len(code) <= 64:
         raise NotSignedIn("the code is wrong", code="second_factor_failed")
-    signed_in = await sign_in.with_password(visitor.authority, half.user, half.password, code, source=visitor.source)
+    signed_in = await _proven(visitor, half.user, half.password, code)
     await visitor.authority.store.write(lambda db: tokens.end(db, request.cookies[HALF]))
     answer = await arrived(visitor, signed_in, half.next)
     forget(answer, HALF)
     return answer
+
+
+async def _proven(visitor: Visitor, user: str, password: str, code: str | None) -> SignedIn:
+    """Whose password this is, if so many tries from there may still fail."""
+    authority, source = visitor.authority, visitor.source
+    with authority.doors.signing_in(source, now=authority.clock()):
+        return await sign_in.with_password(authority, user, password, code, source=source)
 
 
 # --- arrived ------------------------------------------------------------------------------------------------------

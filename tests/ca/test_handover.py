@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import pytest
 from ca import handover, login
 from ca.errors import Conflict, NotFound, TooMany
 from ca.handover import MOST_PENDING
+from ca.store import Db
 from ca.wire import DeviceRequest
 from tests.ca import forge
 from tests.ca.house import ROLES, House, house, possession
@@ -180,6 +182,24 @@ async def test_codes_cannot_be_guessed_at_speed(home: House) -> None:
     await handover.device_find(home.authority, started["user_code"], source="192.0.2.8")
     home.clock.turn(seconds=61)
     await handover.device_find(home.authority, started["user_code"], source=SOURCE)
+
+
+async def test_a_poll_with_an_unknown_code_does_not_wait_for_the_writer(home: House) -> None:
+    """A stranger who makes codes up keeps nobody from writing."""
+    begun, over = threading.Event(), threading.Event()
+
+    def busy(_: Db) -> None:
+        begun.set()
+        over.wait(10)
+
+    async with asyncio.TaskGroup() as group:
+        group.create_task(home.authority.store.write(busy))
+        try:
+            await asyncio.to_thread(begun.wait, 10)
+            async with asyncio.timeout(5):
+                assert await state(home, "bzd_nobody-was-given-this") == "over"
+        finally:
+            over.set()
 
 
 async def test_codes_cannot_be_asked_for_without_end(home: House) -> None:

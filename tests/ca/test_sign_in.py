@@ -342,6 +342,57 @@ async def test_no_secret_stands_in_log_or_audit(home: House, capfd: pytest.Captu
         assert secret not in everything
 
 
+async def test_a_source_that_tries_ever_new_names_is_soon_no_longer_heard(home: House) -> None:
+    """Each failure leaves a row and an event: a stranger with a list of names writes sixty a minute, not a million."""
+    request = await home.login_request("alice", password="wrong password")
+    statuses = [
+        (await home.web.post("/v1/login", json={**request, "user": f"nobody{number}"})).status_code
+        for number in range(70)
+    ]
+    assert statuses == [401] * 60 + [429] * 10
+    assert len(await home.events("login.failed")) == 60
+    refused = await home.login("alice")
+    assert (refused.status_code, refused.headers["Retry-After"]) == (429, "60")
+    second = await home.web.post("/v1/login/second-factor", json={"user": "nobody", "password": "wrong password"})
+    assert second.status_code == 429, "nor by the other door"
+    home.clock.turn(seconds=61)
+    assert (await home.login("alice")).status_code == 200
+
+
+async def test_right_sign_ins_from_one_address_are_not_counted(home: House) -> None:
+    """An office, or a school, has one address."""
+    for _ in range(70):
+        assert (await home.login("alice")).status_code == 200
+
+
+async def test_whoever_shares_the_machine_may_try_on(home: House) -> None:
+    for door in (home.client(client=("127.0.0.1", 4711)), home.client(**{"bartizan.unix": True})):
+        request = await home.login_request("alice", password="wrong password")
+        for number in range(61):
+            answer = await door.post("/v1/login", json={**request, "user": f"nobody{number}"})
+            assert answer.status_code == 401
+
+
+async def test_nonces_are_not_given_without_end(home: House) -> None:
+    for path in ("/v1/login/challenge", "/v1/join/challenge"):
+        home.clock.turn(minutes=2)
+        statuses = [(await home.web.post(path)).status_code for _ in range(121)]
+        assert statuses == [200] * 120 + [429]
+
+
+async def test_an_ipv6_line_is_one_source_and_the_log_names_the_address(home: House) -> None:
+    request = await home.login_request("alice", password="wrong password")
+    statuses = []
+    for number in range(1, 7):
+        door = home.client(client=(f"2001:db8:1:2::{number}", 4711))
+        statuses.append((await door.post("/v1/login", json=request)).status_code)
+    assert statuses == [401] * 5 + [403]
+    sources = [one.fields["source"] for one in await home.events("login.failed")]
+    assert sources == [f"2001:db8:1:2::{number}" for number in range(1, 6)]
+    neighbour = home.client(client=("2001:db8:1:3::1", 4711))
+    assert (await neighbour.post("/v1/login", json=request)).status_code == 401
+
+
 async def test_a_source_that_floods_the_door_does_not_keep_others_waiting(home: House) -> None:
     """Each check takes a while and only two run at once: one source has one place in the queue, not a hundred."""
     done: list[str] = []

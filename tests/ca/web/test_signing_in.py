@@ -186,3 +186,13 @@ async def test_without_anybody_who_could_sign_in_the_page_says_what_to_do(tmp_pa
     async with house(tmp_path) as empty:
         page = await empty.web.get("/sign-in")
         assert page.status_code == 200
+
+
+async def test_ever_new_names_on_the_page_are_soon_no_longer_looked_at(home: House) -> None:
+    eve = visitor(home)
+    for number in range(60):
+        assert (await eve.sign_in(f"nobody{number}", "a wrong password")).status_code == 401
+    answer = await eve.sign_in("alice")
+    assert (answer.status_code, answer.headers["Retry-After"]) == (429, "60")
+    assert "Too many tries: wait a minute." in answer.text
+    assert len(await home.events("login.failed")) == 60
