@@ -115,6 +115,7 @@ class Oidc:
         self._keys = _Kept(self._ask_keys, clock)
         self._key_types: dict[str, str] = {}
         self._newer: dict[str, str] = {}
+        """Renewals that were replaced, until somebody asks with the new one."""
 
     async def address(self, attempt: Attempt) -> str:
         # Asked anew: nobody is sent off to a provider that is down, to read what a browser says of it.
@@ -155,6 +156,7 @@ class Oidc:
     async def ask_again(self, renewal: str, *, subject: str, now: datetime) -> Proven:
         """Whether *subject* is still vouched for. What does not hold here is no answer: it ends nobody's session."""
         metadata = await self._metadata.value()
+        self._newer = {old: new for old, new in self._newer.items() if new != renewal}  # the caller has it
         form = {"grant_type": "refresh_token", "refresh_token": self._newer.get(renewal, renewal)}
         try:
             tokens = await oauth.tokens(self._way, metadata.token_endpoint, self._client(metadata), form)
@@ -164,11 +166,13 @@ class Oidc:
                 f"the provider no longer vouches for this person: {error.said}", code="identity_refused"
             ) from error
         if tokens.refresh is not None:
-            self._newer[renewal] = tokens.refresh  # the old one may be dead: kept until the caller has the new one
-        claims = await self._refreshed(tokens, metadata, subject=subject, now=now)
-        proven = await self._proven(claims, tokens, metadata, renewal=renewal)
-        self._newer.pop(renewal, None)
-        return proven
+            self._newer[renewal] = tokens.refresh  # the old one may be dead, and the caller may stop waiting for us
+        newer = self._newer.get(renewal)
+        try:
+            claims = await self._refreshed(tokens, metadata, subject=subject, now=now)
+            return await self._proven(claims, tokens, metadata, renewal=newer or renewal)
+        except Unreachable as error:
+            raise Unreachable(str(error), hint=error.hint, code=error.code, renewal=newer) from error
 
     async def probe(self, *, now: datetime) -> list[Probe]:
         found, metadata = await self._probe_discovery(now)

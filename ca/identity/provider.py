@@ -24,6 +24,13 @@ class Unreachable(Unavailable):
     renewal: str | None = None
     """What to ask with next time, when the provider gave something new before the rest failed."""
 
+    def __init__(
+        self, message: str, *, hint: str | None = None, code: str | None = None, renewal: str | None = None
+    ) -> None:
+        super().__init__(message, hint=hint, code=code)
+        self.renewal = renewal
+        """A secret, never shown: what to ask with from now on, if the provider replaced it before it fell silent."""
+
 
 @dataclass(frozen=True, slots=True)
 class Proven:
@@ -69,7 +76,10 @@ class IdentityProvider(Protocol):
         """
 
     async def ask_again(self, renewal: str, *, subject: str, now: datetime) -> Proven:
-        """Whether the provider still vouches for *subject*, and with which claims. Raises Refused, Unreachable."""
+        """Whether the provider still vouches for *subject*, and with which claims. Raises Refused, Unreachable.
+
+        Whoever asks keeps the new renewal, also when it comes with Unreachable: the one before may be dead.
+        """
 
     async def probe(self, *, now: datetime) -> list[Probe]:
         """Try what can be tried without a person: discovery, keys, clock. Never raises for what it finds."""

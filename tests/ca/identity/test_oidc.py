@@ -614,7 +614,44 @@ async def test_a_renewal_that_was_rotated_before_something_failed_is_not_lost(pr
         proven = await signed_in(door, provider)
         provider.bent["/userinfo"] = Reply({}, 503)
         for _ in range(2):
-            with pytest.raises(Unreachable):
+            with pytest.raises(Unreachable) as caught:
+                await door.ask_again(str(proven.renewal), subject=proven.subject, now=now())
+        assert {caught.value.renewal} == provider.refresh_tokens
+        assert str(caught.value.renewal) not in f"{caught.value!r} {caught.value.hint}"
+        provider.bent.clear()
+        again = await door.ask_again(str(proven.renewal), subject=proven.subject, now=now())
+    assert {again.renewal} == provider.refresh_tokens, "also for who could not keep it"
+
+
+async def test_a_renewal_that_came_with_a_failure_is_good_after_a_restart(provider: Provider) -> None:
+    provider.claims_used = frozenset({"groups"})
+    async with oidc(provider) as door:
+        proven = await signed_in(door, provider)
+        provider.bent["/userinfo"] = Reply({}, 503)
+        with pytest.raises(Unreachable) as caught:
+            await door.ask_again(str(proven.renewal), subject=proven.subject, now=now())
+    provider.bent.clear()
+    async with oidc(provider) as door:
+        again = await door.ask_again(str(caught.value.renewal), subject=proven.subject, now=now())
+    assert again.subject == proven.subject
+
+
+async def test_a_failure_before_the_renewal_was_used_brings_none(provider: Provider) -> None:
+    async with oidc(provider) as door:
+        proven = await signed_in(door, provider)
+        provider.bent["/token"] = Reply({}, 503)
+        with pytest.raises(Unreachable) as caught:
+            await door.ask_again(str(proven.renewal), subject=proven.subject, now=now())
+    assert caught.value.renewal is None
+
+
+async def test_a_renewal_is_not_lost_when_nobody_waits_for_the_answer(provider: Provider) -> None:
+    provider.claims_used = frozenset({"groups"})
+    async with oidc(provider) as door:
+        proven = await signed_in(door, provider)
+        provider.bent["/userinfo"] = Reply({}, pause=3)
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.5):
                 await door.ask_again(str(proven.renewal), subject=proven.subject, now=now())
         provider.bent.clear()
         again = await door.ask_again(str(proven.renewal), subject=proven.subject, now=now())
