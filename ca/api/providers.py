@@ -51,13 +51,16 @@ async def apply(file: ProviderFile, authority: Here, caller: Administrator) -> P
         has_secret = file.secret is not None or (before is not None and before.secret is not None)
         if provider.kind == GITHUB and not has_secret:
             raise InvalidInput("GitHub wants a client secret", hint="--secret-file FILE", code="secret_missing")
+        notes = [*provider.notes, *([] if has_secret else [_NO_SECRET]), *_effects(db, provider, before)]
         if not file.dry_run:
             _store(authority, db, provider, file, caller)
+            if _another_client(provider, before):
+                providers.forget_renewals(db, provider.name)
         return ProviderApplied(
             name=provider.name,
             created=before is None,
             callback_url=callback_url(authority, provider.name),
-            notes=[*provider.notes, *([] if has_secret else [_NO_SECRET])],
+            notes=notes,
         )
 
     return await authority.store.write(work)
@@ -133,6 +136,27 @@ def callback_url(authority: Authority, name: str) -> str:
 _NO_SECRET = "there is no client secret: the provider must know this client as a public one"
 
 
+def _another_client(provider: Provider, before: StoredProvider | None) -> bool:
+    """Whether what the provider gave us for asking again was given to another client, and is worth nothing."""
+    was = None if before is None else _understood(before)
+    return was is not None and was.client != provider.client
+
+
+def _effects(db: Db, provider: Provider, before: StoredProvider | None) -> list[str]:
+    """What the new file means for people who signed in under the one before."""
+    if before is None or not identities.count(db).get(provider.name, 0):
+        return []
+    if _another_client(provider, before):
+        return [
+            "the client is another one, so nobody who is signed in can be asked about until they sign in again: "
+            "to end what they have now: bartizan locks add --user NAME"
+        ]
+    return [
+        "people already signed in are asked about within five minutes of work, "
+        f"or now: bartizan idp recheck {provider.name}"
+    ]
+
+
 def _check_secret(secret: str | None) -> None:
     if secret is not None and not (secret.isascii() and secret.isprintable()):
         raise InvalidInput("secret: expected printable ASCII (RFC 6749, appendix A.2)")
@@ -142,21 +166,30 @@ def _refuse_another_issuer(db: Db, provider: Provider, before: StoredProvider | 
     """People are known by issuer and subject: under another issuer they would be nobody, or somebody else."""
     if before is None:
         return
-    was = parse(before.text)
-    if (was.kind, was.issuer) == (provider.kind, provider.issuer):
+    was = _understood(before)
+    issuer = providers.issuer_of_people(db, provider.name) if was is None else was.issuer
+    if issuer == provider.issuer and (was is None or was.kind == provider.kind):
         return
     if people := identities.count(db).get(provider.name, 0):
         raise Conflict(
-            f"{provider.name} is {was.issuer}, and {people} signed in with it: another issuer is another provider",
+            f"{provider.name} is {issuer}, and {people} signed in with it: another issuer is another provider",
             hint=f"give the new one a name of its own, or first: bartizan idp remove {provider.name}",
             code="issuer_changed",
         )
     if before.secret is not None and file.secret is None:
         raise InvalidInput(
-            f"the stored secret is that of {was.issuer}, and does not go to another issuer",
+            f"the stored secret is that of {issuer or 'an issuer that is no longer known'}, and goes to no other",
             hint="--secret-file FILE",
             code="secret_missing",
         )
+
+
+def _understood(stored: StoredProvider) -> Provider | None:
+    """What the stored file says. None: an earlier version took what this one does not, and the new file mends it."""
+    try:
+        return parse(stored.text)
+    except InvalidInput:
+        return None
 
 
 def _store(authority: Authority, db: Db, provider: Provider, file: ProviderFile, caller: Caller) -> None:
@@ -175,13 +208,13 @@ def _store(authority: Authority, db: Db, provider: Provider, file: ProviderFile,
 def _view(
     authority: Authority, stored: StoredProvider, people: Mapping[str, int], silent: Mapping[str, datetime]
 ) -> ProviderView:
-    provider = parse(stored.text)
+    provider = _understood(stored)
     return ProviderView(
         name=stored.name,
-        title=provider.title,
-        kind=provider.kind,
-        issuer=provider.issuer,
-        client=provider.client,
+        title=stored.name if provider is None else provider.title,
+        kind="not understood" if provider is None else provider.kind,
+        issuer="" if provider is None else provider.issuer,
+        client="" if provider is None else provider.client,
         callback_url=callback_url(authority, stored.name),
         has_secret=stored.secret is not None,
         users=people.get(stored.name, 0),

@@ -8,9 +8,10 @@ from datetime import datetime
 from sqlalchemy import Row, delete, func, insert, select, update
 
 from ca.store import Db
-from ca.tables import ProviderRow, table
+from ca.tables import IdentityRow, ProviderRow, table
 
 providers = table(ProviderRow)
+identities = table(IdentityRow)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +61,18 @@ def apply(db: Db, name: str, text: str, *, secret: str | None, by: str) -> Store
 
 def remove(db: Db, name: str) -> bool:
     return db.run(delete(providers).where(providers.c.name == name)) == 1
+
+
+def issuer_of_people(db: Db, name: str) -> str | None:
+    """The issuer under which people of this provider are known. None: there are none."""
+    row = db.one(select(identities.c.issuer).where(identities.c.provider == name).limit(1))
+    return None if row is None else str(row.issuer)
+
+
+def forget_renewals(db: Db, name: str) -> int:
+    """What the provider was asked again with was given to another client. How many people cannot be asked about now."""
+    here = (identities.c.provider == name, identities.c.renewal.is_not(None))
+    return db.run(update(identities).where(*here).values(renewal=None, unreachable_since=None))
 
 
 def _stored(row: Row[tuple[object, ...]]) -> StoredProvider:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -9,11 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import update
 
 from ca import sign_in
 from ca.identity import registry
 from ca.identity.provider import Attempt, Probe, Proven, Refused
 from ca.provider_file import parse
+from ca.store import identities
+from ca.store.providers import providers as rows
 from tests.ca.house import House, house
 
 FILE = """\
@@ -251,3 +255,92 @@ async def test_a_trial_that_fails_says_where(home: House, stand_in: StandIn) -> 
 
 async def test_a_trial_of_nothing_is_not_found(home: House) -> None:
     assert (await home.operator.post("/v1/idp/corp/trial", json={})).status_code == 404
+
+
+async def broken(home: House) -> None:
+    """The stored file is one that an earlier version took."""
+    await home.authority.store.write(lambda db: db.run(update(rows).values(text="name: corp\n", revision=99)))
+
+
+async def test_a_file_that_is_no_longer_understood_hides_no_other_provider(home: House) -> None:
+    await apply(home, FILE.replace("name: corp", "name: other"))
+    await apply(home)
+    await home.authority.store.write(
+        lambda db: db.run(update(rows).where(rows.c.name == "corp").values(text="?", revision=99))
+    )
+    methods = (await home.web.get("/v1/login/methods")).json()["methods"]
+    assert [one["name"] for one in methods] == ["other"]
+    shown = (await home.operator.get("/v1/idp")).json()
+    assert [(one["name"], one["kind"], one["text"][:1]) for one in shown] == [
+        ("corp", "not understood", "?"),
+        ("other", "oidc", "n"),
+    ]
+
+
+async def test_a_file_that_is_no_longer_understood_can_be_mended(home: House, stand_in: StandIn) -> None:
+    await apply(home, secret=SECRET)
+    await sign_in_alice(home)
+    await broken(home)
+    elsewhere = FILE.replace("id.example.com", "id.example.net")
+    refused = await home.operator.put("/v1/idp", json={"text": elsewhere})
+    assert refused.json()["error"] == "issuer_changed", "people still say whose it is"
+    await apply(home)
+    assert [one["name"] for one in (await home.web.get("/v1/login/methods")).json()["methods"]] == ["corp"]
+
+
+async def test_a_secret_whose_issuer_is_no_longer_known_goes_to_none(home: House) -> None:
+    await apply(home, secret=SECRET)
+    await broken(home)
+    refused = await home.operator.put("/v1/idp", json={"text": FILE})
+    assert refused.json()["error"] == "secret_missing"
+    await apply(home, secret=SECRET)
+
+
+async def test_strangers_who_ask_for_the_ways_have_no_file_parsed_again(
+    home: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await apply(home)
+    parsed: list[str] = []
+    monkeypatch.setattr(registry.provider_file, "parse", lambda text: parsed.append(text) or parse(text))
+    for _ in range(3):
+        await home.web.get("/v1/login/methods")
+    await apply(home, FILE + "# changed\n")
+    for _ in range(3):
+        await home.web.get("/v1/login/methods")
+    assert parsed == [FILE, FILE + "# changed\n"]
+
+
+async def test_a_revision_is_opened_once_however_many_ask_at_once(home: House, stand_in: StandIn) -> None:
+    await apply(home, secret=SECRET)
+    async with asyncio.TaskGroup() as group:
+        for _ in range(10):
+            group.create_task(home.authority.providers.find("corp"))
+    assert stand_in.secrets == [SECRET]
+
+
+async def test_who_applies_other_rules_is_told_when_they_count(home: House, stand_in: StandIn) -> None:
+    await apply(home, secret=SECRET)
+    await sign_in_alice(home)
+    for dry_run in (True, False):
+        notes = (await apply(home, FILE + "# changed\n", dry_run=dry_run))["notes"]
+        assert notes == [
+            "people already signed in are asked about within five minutes of work, or now: bartizan idp recheck corp"
+        ]
+
+
+async def test_what_was_given_to_another_client_is_not_asked_with(home: House, stand_in: StandIn) -> None:
+    """A refresh token is bound to its client: sent by another, it would end everybody."""
+    await apply(home, secret=SECRET)
+    await sign_in_alice(home)
+    changed = FILE.replace("client: bartizan", "client: another")
+
+    async def renewal() -> str | None:
+        tie = await home.authority.store.read(lambda db: identities.of_user(db, "alice"))
+        assert tie is not None
+        return tie.renewal
+
+    await apply(home, changed, dry_run=True)
+    assert await renewal() is not None
+    (note,) = (await apply(home, changed))["notes"]
+    assert note.startswith("the client is another one, so nobody who is signed in can be asked about")
+    assert await renewal() is None
