@@ -381,6 +381,8 @@ class IdentityChanged(Event):
     provider: Word
     roles: tuple[Word, ...]
     before: tuple[Word, ...]
+    traits: Mapping[Word, tuple[Text, ...]] | None = None
+    """All traits as they are now. None: they are what they were."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -1144,7 +1146,7 @@ def _plain(value: object) -> object:
         case tuple():
             return list(value)
         case Mapping():
-            return dict(value)
+            return {key: _plain(one) for key, one in value.items()}
         case _:
             return value
 

@@ -39,7 +39,7 @@ def values(kind: Any) -> st.SearchStrategy[Any]:
         return st.datetimes(timezones=st.just(UTC)).map(moment)
     if kind in (audit.Word, audit.Text, audit.Path, audit.Command):
         return odd
-    return st.dictionaries(odd, odd, max_size=3)  # Mapping[Word, Word]
+    return st.dictionaries(odd, values(get_args(kind)[1]), max_size=3)
 
 
 def some(kind: type[audit.Event]) -> st.SearchStrategy[audit.Event]:
@@ -334,3 +334,9 @@ def test_nothing_in_a_log_line_acts_on_a_terminal() -> None:
     words = {"event": "bug", "path": "/\x1b[2J\r\u202e", "port": 22, "exception": "Traceback\n  x"}
     said = audit.harmless(None, "error", words)
     assert said == {"event": "bug", "path": "/\\x1b[2J\\r\\u202e", "port": 22, "exception": "Traceback\\n  x"}
+
+
+def test_traits_that_changed_are_told_and_others_are_not_repeated():
+    told = audit.IdentityChanged("alice", "corp", ("dev",), ("dev",), {"team": ("blue", "red")})
+    assert record(told)["traits"] == {"team": ["blue", "red"]}
+    assert record(audit.IdentityChanged("alice", "corp", ("dev",), ()))["traits"] is None
