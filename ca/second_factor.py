@@ -2,8 +2,9 @@
 The second factor of people with a local account: set up, asked for at sign-in, taken away. The path of one check:
 
 1. What is asked for: a code when the person has confirmed a factor; a factor when a role of theirs wants one.
-2. Counted out: wrong codes count like wrong passwords, from this source, and for this person from anywhere. Whoever
-   gets here knows the password, so strangers cannot lock anybody out.
+2. Counted out: wrong codes count like wrong passwords, from this source, and for this person from anywhere. At sign-in
+   whoever gets here knows the password, so strangers cannot lock anybody out. Whoever is signed in already may hold no
+   more than a stolen token: what they try from anywhere is counted apart, and keeps nobody from signing in.
 3. The code: of the app, from a later step than the last one taken; or a recovery code. Either is used up.
 4. A code that is right confirms a factor that was begun; the recovery codes are told this once.
 
@@ -13,7 +14,6 @@ Each check is one write transaction: of many who come with the same code, one ge
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import datetime
 from typing import TypeVar
 
 from ca import audit, policy
@@ -29,7 +29,9 @@ from ca.wire import FactorBegun, FactorView
 T = TypeVar("T")
 
 ANYWHERE = "*"
-"""The source under which the failures of a person from all sources are counted."""
+"""The source under which the failures of a person at sign-in from all sources are counted."""
+SIGNED_IN = "*signed-in"
+"""The same for whoever is signed in as that person already."""
 ALLOWED_ANYWHERE = 20
 
 
@@ -51,7 +53,7 @@ async def check(authority: Authority, account: Account, code: str | None, *, sou
         if not code:
             raise AccessDenied("a code of your authenticator app is needed", code="second_factor_required")
         # 2., 3.
-        refused = _refused(authority, db, factor, code, source)
+        refused = _refused(authority, db, factor, code, source, anywhere=ANYWHERE)
         if refused is not None:
             return refused
         # 4.
@@ -159,10 +161,12 @@ async def _kept(authority: Authority, work: Callable[[Db], T | BartizanError]) -
     return result
 
 
-def _refused(authority: Authority, db: Db, factor: Factor, code: str, source: str) -> BartizanError | None:
-    """Why *code* is not taken; None when it is, and used up with that."""
+def _refused(
+    authority: Authority, db: Db, factor: Factor, code: str, source: str, *, anywhere: str = SIGNED_IN
+) -> BartizanError | None:
+    """Why *code* is not taken; None when it is, and used up with that. *anywhere*: under what all sources count."""
     # 2.
-    until = _locked_until(db, factor.user, source)
+    until = logins.locked_until(db, factor.user, source) or logins.locked_until(db, factor.user, anywhere)
     if until is not None:
         return AccessDenied(
             f"too many failed sign-ins: try again after {until:%H:%M} UTC",
@@ -171,9 +175,9 @@ def _refused(authority: Authority, db: Db, factor: Factor, code: str, source: st
         )
     # 3.
     if _taken(authority, db, factor, code, source):
-        logins.succeeded(db, factor.user, ANYWHERE)
+        logins.succeeded(db, factor.user, anywhere)
         return None
-    _count(db, factor.user, source)
+    _count(db, factor.user, source, anywhere)
     return NotSignedIn(
         "the code is wrong, or was used before",
         hint="wait for the next code; if it fails too, set the clock of the telephone",
@@ -195,15 +199,11 @@ def _taken(authority: Authority, db: Db, factor: Factor, code: str, source: str)
     return True
 
 
-def _locked_until(db: Db, user: str, source: str) -> datetime | None:
-    return logins.locked_until(db, user, source) or logins.locked_until(db, user, ANYWHERE)
-
-
-def _count(db: Db, user: str, source: str) -> None:
+def _count(db: Db, user: str, source: str, anywhere: str) -> None:
     logins.note_failure(db, user, source, "second_factor_failed")
-    until = logins.failed(db, user, ANYWHERE, allowed=ALLOWED_ANYWHERE).locked_until
+    until = logins.failed(db, user, anywhere, allowed=ALLOWED_ANYWHERE).locked_until
     if until is not None:
-        locked = audit.LoginLockedOut(user=user, source=ANYWHERE, until=audit.moment(until))
+        locked = audit.LoginLockedOut(user=user, source=anywhere, until=audit.moment(until))
         log.append(db, locked, actor="authority")
 
 

@@ -94,14 +94,15 @@ def show_recovery_codes(codes: Sequence[str]) -> None:
 
 def with_code(prompt: str, use: Callable[[wire.FactorCode], T], *, from_stdin: bool = False) -> T:
     """What *use* gives for a code. On a terminal a wrong one may be typed again."""
-    for _ in range(TRIES - 1):
+    left = 1 if from_stdin else TRIES
+    while True:
+        left -= 1
         try:
             return use(wire.FactorCode(code=ask_code(prompt, from_stdin=from_stdin)))
         except NotSignedIn as refused:
-            if refused.code != FAILED or from_stdin:
+            if refused.code != FAILED or left == 0:
                 raise
             output.error(refused)
-    return use(wire.FactorCode(code=ask_code(prompt)))
 
 
 def ask_code(prompt: str, *, from_stdin: bool = False) -> str:

@@ -171,3 +171,16 @@ async def test_what_is_no_code_is_refused_by_its_shape(home: House, code: object
     alice = await home.person("alice")
     answer = await alice.post("/v1/me/second-factor/confirmation", json={"code": code})
     assert answer.status_code == 400
+
+
+async def test_a_stolen_sign_in_cannot_keep_its_owner_from_signing_in(home: House) -> None:
+    """Who is signed in need not know the password: wrong codes there close no door elsewhere, and are bounded still."""
+    answer = await home.login("alice")
+    token = answer.json()["token"]
+    secret, _ = await added(home, home.client(token))
+    outcomes = [
+        said(await remove(home.client(token, client=(f"203.0.113.{number}", 4711)), "000000")) for number in range(21)
+    ]
+    assert outcomes == [(401, "second_factor_failed")] * 20 + [(403, "locked_out")]
+    assert (await home.login("alice", code=shown(home, secret))).status_code == 200
+    assert "*signed-in" in [one.fields["source"] for one in await home.events("login.locked_out")]
