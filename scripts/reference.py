@@ -252,6 +252,22 @@ def audit_events() -> str:
     return "\n".join(page)
 
 
+# --- metrics --------------------------------------------------------------------------------------------------
+
+
+def metrics() -> str:
+    from ca.metrics import ALARMS
+
+    page = [
+        "# Alarms",
+        "",
+        "`GET /metrics` gives numbers for Prometheus. What an operator should look at is counted in",
+        "`bartizan_alarms_total{kind=…}`; alert when `increase(bartizan_alarms_total[10m]) > 0`.",
+        "",
+    ]
+    return "\n".join([*page, *(f"- `{kind}`: {meaning}" for kind, meaning in sorted(ALARMS.items()))])
+
+
 # --- HTTP -----------------------------------------------------------------------------------------------------
 
 
@@ -333,6 +349,7 @@ PAGES: dict[str, Callable[[], str]] = {
     "errors.md": errors,
     "audit-events.md": audit_events,
     "api.md": api,
+    "alarms.md": metrics,
 }
 
 if __name__ == "__main__":
