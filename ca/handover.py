@@ -146,7 +146,8 @@ async def exchange(authority: Authority, request: ExchangeRequest, *, source: st
     # 2.
     granted = await authority.store.read(lambda db: _granted(db, request.grant))
     if granted is None or not login.proves(request.verifier, granted.challenge):
-        await authority.store.write(lambda db: _use_up(db, request.grant))
+        if granted is not None:
+            await authority.store.write(lambda db: _use_up(db, request.grant))
         authority.metrics.logins.labels("refused").inc()
         raise _over()
     # 3.

@@ -19,7 +19,7 @@ import structlog
 
 from ca import audit, provider_file
 from ca.errors import AccessDenied, BartizanError, NotFound, Unavailable
-from ca.identity.provider import Proven, Refused, Unreachable
+from ca.identity.provider import Proven, Refused
 from ca.provider_file import Person
 from ca.sign_out import end_everything
 from ca.store import Db, Store, identities, sessions, users
@@ -197,7 +197,8 @@ class Recheck:
     ) -> Outcome:
         problem = str(error) or "it did not answer in time"
         self._failed[identity.user] = now
-        self._metrics.alarm(getattr(error, "code", Unreachable.kind))
+        refuses_us = getattr(error, "code", None) == "provider_client"
+        self._metrics.alarm("provider_client" if refuses_us else "provider_unreachable")
         logger.warning("identity provider unreachable", provider=identity.provider, problem=problem)
         since = identity.unreachable_since or now
         if limit is not None and now - since >= limit:
@@ -253,7 +254,11 @@ def take_over(db: Db, identity: StoredIdentity, person: Person, *, renewal: str 
     same_roles, same_traits = set(roles) == set(account.roles), dict(person.traits) == dict(account.traits)
     if not (same_roles and same_traits):
         event = audit.IdentityChanged(
-            user=account.name, provider=identity.provider, roles=roles, before=tuple(sorted(account.roles))
+            user=account.name,
+            provider=identity.provider,
+            roles=roles,
+            before=tuple(sorted(account.roles)),
+            traits=None if same_traits else dict(person.traits),
         )
         log.append(db, event, actor=actor)
     return not (same_roles and same_traits and account.refused is None)

@@ -120,13 +120,14 @@ def _decide(
         authority.metrics.alarm("certificate_not_in_log")
         why = "your certificate is not one that this cluster issued"
         return _denied(db, bastion, request, proven, "not_in_log", why, "bart login")
-    if account is not None and account.refused is not None:  # which also revoked the certificate: this says why
+    # Closing an account and a provider's no revoke certificates too; these say why.
+    if account is None or account.disabled:
+        return _denied(db, bastion, request, proven, "user_disabled", "your account is closed", None)
+    if account.refused is not None:
         return _denied(db, bastion, request, proven, "identity_refused", account.refused, "bart login")
     if record.state != "issued" or record.user != proven.user:
         why = "your certificate was revoked"
         return _denied(db, bastion, request, proven, "certificate_revoked", why, "bart login")
-    if account is None or account.disabled:
-        return _denied(db, bastion, request, proven, "user_disabled", "your account is closed", None)
     # 4.
     node = nodes.find(db, request.node) if LABEL.match(request.node) else None
     if node is None:

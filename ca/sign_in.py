@@ -25,6 +25,7 @@ from ca.certificate import CA, DEFAULT_USER_LIFE, subject_key, user_plan
 from ca.errors import AccessDenied, BartizanError, InvalidInput, NotSignedIn
 from ca.identity.provider import Proven, Refused
 from ca.issue import ENROL_NAMESPACE, Stored, possession, use_nonce, waiting_nonce
+from ca.model import source_key
 from ca.provider_file import Person, Provider
 from ca.recheck import refuse, take_over
 from ca.store import Db, factors, identities, logins, nodes, tokens, users
@@ -80,7 +81,7 @@ async def with_password(
     before_code: Callable[[Account], Awaitable[None]] | None = None,
 ) -> SignedIn:
     """Steps 1 to 3 with a local account. Raises NotSignedIn and AccessDenied."""
-    async with _turns.setdefault(source, asyncio.Lock()):
+    async with _turns.setdefault(source_key(source), asyncio.Lock()):
         await _refuse_counted_out(authority, user, source)
         account = await _checked(authority, user, password, source)
         if before_code is not None:

@@ -198,8 +198,8 @@ def one_of(names: Sequence[str]) -> str:
 
 
 def close(text: str, known: Iterable[str]) -> str:
-    """`` (did you mean …?)`` when a known name is near."""
-    lower = {name.lower(): name for name in known}
+    """`` (did you mean …?)`` when a known name is near. A name that could not be typed is not proposed."""
+    lower = {name.lower(): name for name in known if name.isascii() and name.isprintable()}
     near = difflib.get_close_matches(text[:80].lower(), lower, n=1, cutoff=0.7)
     return f" (did you mean {lower[near[0]]}?)" if near else ""
 

@@ -160,7 +160,8 @@ def _once_each(pairs: Sequence[tuple[str, str]]) -> Mapping[str, str]:
 async def _attempt(visitor: Visitor, provider: Provider, state: str) -> tuple[Attempt, dict[str, str]]:
     """The attempt that *state* stands for, which ends with this, whoever brought it; and what was kept with it."""
     authority = visitor.authority
-    token = await authority.store.write(lambda db: tokens.use(db, "attempt", state)) if state else None
+    known = await authority.store.read(lambda db: tokens.find(db, "attempt", state)) if state else None
+    token = await authority.store.write(lambda db: tokens.use(db, "attempt", state)) if known else None
     if token is not None and token.data.get("provider") != provider.name:
         raise Refusal(
             400,

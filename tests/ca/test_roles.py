@@ -388,3 +388,11 @@ def test_a_file_with_a_piece_put_in_or_taken_out_is_understood_or_refused(data):
         for problem in error.problems:
             assert 1 <= problem.line <= changed.count("\n") + 2
             assert problem.text.isascii()
+
+
+def test_a_name_that_nobody_can_type_is_not_proposed():
+    changed = FILE.replace("name: oncall", "name: \xa0oncall")
+    assert changed != FILE
+    with pytest.raises(RolesError) as caught:
+        parse(changed)
+    assert all(problem.text.isascii() for problem in caught.value.problems)

@@ -63,6 +63,7 @@ async def test_every_page_runs_nothing_loads_nothing_and_is_kept_by_nobody(home:
 
 STRANGERS = {
     "/", "/sign-in", "/sign-in/code", "/sign-in/second-factor", "/sign-in/with/{name}", "/sign-in/callback/{name}",
+    "/sign-in/trial/{link}",
     "/invitation/{link}",
 }  # fmt: skip
 """Pages for people who are not signed in yet."""
