@@ -41,7 +41,8 @@ def person(provider: Provider, claims: Mapping[str, object], *, known_as: str | 
     4. The roles of every entry that fits, and the traits.
     """
     # 1.
-    if provider.uses_email and EMAIL in claims and claims.get(EMAIL_VERIFIED) is not True:
+    verified = claims.get(EMAIL_VERIFIED)  # some providers send the word instead of the boolean
+    if provider.uses_email and EMAIL in claims and not (verified is True or verified == "true"):
         raise Refused(
             f"{provider.title} does not say that your e-mail address is verified",
             hint="verify the address there; an administrator finds what else to do in the how-to of the provider",

@@ -306,7 +306,7 @@ def test_a_claim_of_another_type_gives_no_value(claim: object, found: tuple[str,
     assert values({"it": claim}, "it") == found
 
 
-@pytest.mark.parametrize("verified", [False, None, "true", 1, "yes", [True]])
+@pytest.mark.parametrize("verified", [False, None, 1, "yes", [True]])
 @pytest.mark.parametrize(
     "file",
     [
@@ -323,7 +323,8 @@ def test_an_address_that_is_not_verified_counts_for_nothing(file: str, verified:
     claims = {"preferred_username": "a", "email": "a@corp.com"}
     assert code(parse(file), **claims, email_verified=verified) == "email_unverified"
     assert code(parse(file), **claims) == "email_unverified"
-    assert person(parse(file), claims | {"email_verified": True}).user in ("a", "a@corp.com")
+    for said in (True, "true"):
+        assert person(parse(file), claims | {"email_verified": said}).user in ("a", "a@corp.com")
 
 
 def test_an_address_that_nothing_hangs_on_need_not_be_verified():
