@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.ca.identity.hub import running_hub
 from tests.canaries import plant, plant_home
 from tests.idp import Idp, running_idp
 from tests.journeys.stage import events, live_session
@@ -33,6 +34,15 @@ user: preferred_username
 allow: [{{groups: [staff]}}]
 roles: [{{when: {{groups: [dev]}}, roles: [developer]}}]
 traits: {{team: groups}}
+"""
+HUB = """\
+name: hub
+title: GitHub
+kind: github
+issuer: {issuer}
+client: {client}
+allow: [{{orgs: [example]}}]
+roles: [{{when: {{teams: [example/sre]}}, roles: [developer]}}]
 """
 
 
@@ -229,6 +239,30 @@ def test_a_machine_without_a_browser_is_let_in_from_another(company: Company) ->
         assert bart.program.wait(timeout=60) == 0, said + bart.rest()
     plant_home(fay.home)
     assert fay.ssh("web1", "echo in").stdout == b"in\n"
+
+
+def test_a_team_at_github_gives_a_role_and_takes_it_away(company: Company, tmp_path: Path) -> None:
+    with running_hub() as hub:
+        file = tmp_path / "hub.yaml"
+        file.write_text(HUB.format(issuer=hub.issuer, client=hub.client))
+        secret = plant(str(hub.secret), "the secret at the hub")
+        company.product.bartizan("idp", "apply", file, "--secret-stdin", stdin=f"{secret}\n")
+        cat = Person(company.product, "octocat", "", company.product.folder / "people" / "octocat")
+        cat.folder.mkdir(parents=True)
+        with company.bart_login(cat, "--no-open") as bart, company.browser() as browser:
+            page = browser.click(browser.go(bart.until("https://").split()[-1]), "Continue with GitHub")
+            browser.click(page, "Let bart in")
+            assert bart.program.wait(timeout=30) == 0, bart.rest()
+        for token in hub.tokens:
+            plant(token, "a token of the hub")
+        with live_session(cat) as live:
+            hub.teams.clear()
+            company.product.bartizan("idp", "recheck", "hub")
+            assert live.ends() == 255
+        assert "none of your roles reaches web1" in live.said
+        hub.tokens.clear()
+        assert "no: signed out" in company.product.bartizan("idp", "recheck", "hub").stdout
+        company.product.bartizan("idp", "remove", "hub")
 
 
 def test_an_administrator_sees_what_a_sign_in_would_give(company: Company) -> None:
