@@ -231,7 +231,7 @@ def _prove(stage: Stage, session: str) -> None:
 
 
 def _stay(stage: Stage, session: str, cast: Cast) -> None:
-    bart = shutil.which("bart", path=str(Path(sys.argv[0]).absolute().parent)) or "bart"
+    bart = shutil.which("bart", path=str(Path(sys.executable).absolute().parent)) or "bart"
     as_carol, operator = f"BART_HOME={stage.home('carol')} {bart}", f"{bart}izan --data {stage.data}"
     try:
         output.narrate("It stays up until Ctrl-C. In another terminal:")

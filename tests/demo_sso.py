@@ -79,7 +79,7 @@ class Vouched:
     def tips(self, stage: Stage, bart: str) -> list[tuple[str, str]]:
         self.idp.set_account("alice", groups=["engineering"])
         again = f"BART_HOME={stage.home('alice')} {bart} login"
-        return [("alice, whose account is back", f"{again}     (at the provider: alice, {PASSWORD!r})")]
+        return [(f"alice, whose account is back: there she is alice with {PASSWORD!r}", again)]
 
     def _sign_in(self, stage: Stage, person: str) -> None:
         words = ["login", *stage.where(), "--no-open"]

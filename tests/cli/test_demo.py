@@ -76,6 +76,7 @@ def test_on_a_terminal_it_stays_until_ctrl_c(place: Path, env: dict[str, str]) -
     while b"audit tail -f" not in shown and time.monotonic() < end:
         if select.select([terminal], [], [], 1)[0]:
             shown += os.read(terminal, 65_536)
+    assert f"{BIN}/bart play".encode() in shown  # nobody has put the programs on the path yet
     assert ours(place)
     os.kill(child, signal.SIGINT)
     while time.monotonic() < end:
