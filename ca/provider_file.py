@@ -77,6 +77,7 @@ GITHUB_CLAIMS = ("login", "id", "email", "email_verified", "orgs", "teams")
 
 MOST_TRAITS = 16
 
+_WORD = re.compile(r"[A-Za-z_-]{1,32}\Z")
 _CLAIM = re.compile(r"[\x21-\x7e]{1,255}\Z")
 _TRAIT = re.compile(r"[A-Za-z0-9_.-]{1,64}\Z")
 _SCOPE = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]{1,128}\Z")
@@ -116,13 +117,16 @@ class _Parser:
     def _fields(self, root: yaml.Node) -> dict[str, yaml.Node]:
         """The fields of the file; unknown ones are problems."""
         found = {}
+        if isinstance(root, yaml.ScalarNode):  # never shown: more often than not it is the secret's file
+            raise Refused(root, "the file is a single text, expected fields such as `name: corp`")
         for name, key, value in entries(root, "the file"):
             if name in FIELDS:
                 found[name] = value
             elif "secret" in name.lower():
                 self._problem(key, f"{shown(name)}: a secret never stands in the file, use --secret-file FILE")
             else:
-                self._problem(key, f"unknown field {shown(name)}, expected {one_of(FIELDS)}{close(name, FIELDS)}")
+                what = f"unknown field {shown(name)}" if _WORD.fullmatch(name) else "unknown field"
+                self._problem(key, f"{what}, expected {one_of(FIELDS)}{close(name, FIELDS)}")
         return found
 
     def _found(self, root: yaml.Node, top: Mapping[str, yaml.Node]) -> dict[str, object]:

@@ -134,7 +134,7 @@ def github(**changed: str) -> str:
 
 WRONG = [
     ("", "1: the file is empty"),
-    ("corp", "1: the file is 'corp', expected fields such as `key: value`"),
+    ("hunter2", "1: the file is a single text, expected fields such as `name: corp`"),
     (oidc(name=""), "1: the file has no field 'name', expected name, kind, issuer, client, user, allow"),
     (oidc(user=""), "1: the file has no field 'user', expected name"),
     (oidc(allow=""), "1: the file has no field 'allow', expected name"),
@@ -142,6 +142,7 @@ WRONG = [
     (oidc(titel="x"), "7: unknown field 'titel', expected name, "),
     (oidc(titel="x"), "(did you mean title?)"),
     # secrets
+    (oidc() + "8f+hunter2/: 1\n", "7: unknown field, expected name, "),
     (oidc(secret="hunter2"), "7: 'secret': a secret never stands in the file, use --secret-file FILE"),
     (oidc(client_secret="hunter2"), "7: 'client_secret': a secret never stands in the file, use --secret-file"),
     (oidc(clientSecret="hunter2"), "7: 'clientSecret': a secret never stands in the file, use --secret-file"),
