@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+import re
 import socket
 import ssl
 from collections.abc import Iterable, Mapping
@@ -114,9 +115,15 @@ class WayOut:
         except (TimeoutError, httpx.TimeoutException) as error:
             raise Unreachable(f"{host} did not answer within {self._seconds:g} s") from error
         except (httpx.HTTPError, httpx.StreamError, OSError) as error:
-            raise Unreachable(f"{host} cannot be asked: {visible(str(error))[:200] or type(error).__name__}") from error
+            raise Unreachable(f"{host} cannot be asked: {_why(error)}") from error
         finally:
             self._client.cookies.clear()  # no answer changes the next question
+
+
+def _why(error: Exception) -> str:
+    """What the system says, without its number."""
+    said = re.sub(r"^\[Errno -?\d+\] ", "", visible(str(error)))[:200]
+    return said or type(error).__name__
 
 
 def origin(url: str) -> Origin:

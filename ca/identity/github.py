@@ -16,7 +16,7 @@ from datetime import datetime
 from ca.identity import oauth
 from ca.identity.fetch import Answer, WayOut
 from ca.identity.oidc import NO_PLACE, Described, probe_clock
-from ca.identity.provider import Attempt, Probe, Proven, Refused, Unreachable
+from ca.identity.provider import NEEDS_DISCOVERY, Attempt, Probe, Proven, Refused, Unreachable
 
 PUBLIC = "https://github.com"
 PUBLIC_API = "https://api.github.com"
@@ -137,7 +137,7 @@ class GitHub:
         try:
             answer = await self._way.get(f"{self._api}/meta")
         except Unreachable as error:
-            return [Probe("discovery", False, str(error)), Probe("clock", None, "not tried")]
+            return [Probe("discovery", False, str(error)), Probe("clock", None, NEEDS_DISCOVERY)]
         works = answer.status == 200
         return [
             Probe("discovery", works, f"{self._api} answered with status {answer.status}"),

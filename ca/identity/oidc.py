@@ -25,7 +25,7 @@ from ca.identity import id_token, oauth
 from ca.identity.fetch import Answer, WayOut
 from ca.identity.key_set import SigningKey, read_keys
 from ca.identity.metadata import Metadata, read_metadata
-from ca.identity.provider import Attempt, Probe, Proven, Refused, Unreachable
+from ca.identity.provider import NEEDS_DISCOVERY, Attempt, Probe, Proven, Refused, Unreachable
 
 DISCOVERY = "/.well-known/openid-configuration"
 JUST_NOW_SECONDS = 2.0
@@ -177,7 +177,7 @@ class Oidc:
     async def probe(self, *, now: datetime) -> list[Probe]:
         found, metadata = await self._probe_discovery(now)
         if metadata is None:
-            return [*found, Probe("keys", None, "not tried"), Probe("client", None, "not tried")]
+            return [*found, Probe("keys", None, NEEDS_DISCOVERY), Probe("client", None, NEEDS_DISCOVERY)]
         return [*found, await self._probe_keys(metadata), await self._probe_client(metadata)]
 
     async def read_token(self, token: str, *, now: datetime) -> Proven:
@@ -295,7 +295,7 @@ class Oidc:
             clock = probe_clock(answer, now)
             metadata = self._read(answer)
         except Unreachable as error:
-            return [Probe("discovery", False, _sentence(error)), Probe("clock", None, "not tried")], None
+            return [Probe("discovery", False, _sentence(error)), Probe("clock", None, NEEDS_DISCOVERY)], None
         return [Probe("discovery", True, f"{self._provider.issuer} describes itself"), clock], metadata
 
     async def _probe_keys(self, metadata: Metadata) -> Probe:

@@ -43,6 +43,10 @@ class Proven:
     """A secret with which the provider is asked again: a refresh token. None: it gave none."""
 
 
+NEEDS_DISCOVERY = "it needs what discovery finds"
+"""Why a step was not tried."""
+
+
 @dataclass(frozen=True, slots=True)
 class Probe:
     """One thing that was tried to see whether a provider works. ``ok`` None: not tried."""

@@ -706,6 +706,7 @@ async def test_a_trial_never_fails_itself(provider: Provider, reply: Reply) -> N
     provider.bent[DISCOVERY] = reply
     found = await probed(provider)
     assert (found["discovery"][0], found["keys"][0], found["client"][0]) == (False, None, None)
+    assert found["keys"][1] == "it needs what discovery finds"
 
 
 async def test_a_pasted_token_is_read_by_the_same_rules(provider: Provider) -> None:
