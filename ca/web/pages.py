@@ -238,7 +238,8 @@ def _foreign() -> Refusal:
     return Refusal(
         403,
         "This page was too old",
-        "The form was sent from another page than its own, or you signed in or out since it was opened.",
+        "The form was sent from another page than its own, you signed in or out since it was opened, "
+        "or this browser keeps no cookies.",
         hint="Nothing was changed. Open the page again, and send it from there.",
     )
 

@@ -178,7 +178,8 @@ async def _attempt(visitor: Visitor, provider: Provider, state: str) -> tuple[At
         raise Refusal(
             400,
             "This sign-in is over",
-            "It was begun more than ten minutes ago, in another browser, or has been used already.",
+            "It was begun more than ten minutes ago, in another browser, or has been used already; "
+            "or this browser keeps no cookies.",
             hint="Nothing has changed: whoever was signed in here still is.",
             links=AGAIN,
         ) from error
