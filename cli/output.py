@@ -215,7 +215,8 @@ def waiting(text: str) -> Iterator[Callable[[timedelta], None]]:
 
     def tick(left: timedelta) -> None:
         seconds = max(0, int(left.total_seconds()))
-        click.echo(f"\r\x1b[K{_program()}: {text} ({seconds // 60}:{seconds % 60:02})", err=True, nl=False)
+        line = f"{_program()}: {text} ({seconds // 60}:{seconds % 60:02})"
+        click.echo(f"\r\x1b[K{line[: _columns() - 1]}", err=True, nl=False)
 
     try:
         yield tick
@@ -236,6 +237,11 @@ def progress(title: str, total: int | None) -> Iterator[Progress | None]:
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         bar.add_task(title, total=total)
         yield bar
+
+
+def _columns() -> int:
+    """Of standard error: what is longer would go on in a line that is never written over."""
+    return os.get_terminal_size(sys.stderr.fileno()).columns or 80
 
 
 def _program() -> str:

@@ -146,6 +146,15 @@ def test_no_color_is_honoured(page: Stand, home: Path) -> None:
         assert "\x1b[" not in screen.shown.replace("\x1b[K", "")
 
 
+def test_waiting_stays_on_its_line_on_a_narrow_terminal(page: Stand, home: Path) -> None:
+    narrow = ["sh", "-c", 'stty cols 20; exec "$@"', "sh", *WORDS, *at(page), "--no-open"]
+    with terminal(narrow, shell(home)) as screen:
+        screen.reads("\x1b[Kbart: waiting for t")
+        screen.reads("\r\x1b[Kbart: waiting for t\r\x1b[K")
+        screen.types("\x03")
+        assert screen.ends() == 1
+
+
 PASSWORD = [{"kind": "password", "name": "password", "title": "Password"}]
 BOTH = METHODS["methods"]
 SCREEN = {"DISPLAY": ":0"}
