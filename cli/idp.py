@@ -10,7 +10,7 @@ from pathlib import Path
 import click
 
 from ca import wire
-from ca.errors import InvalidInput, NotFound, Unavailable
+from ca.errors import Conflict, InvalidInput, NotFound, Unavailable
 from ca.provider_file import Provider, parse
 from cli import output, secret
 from cli.client import Authority
@@ -170,10 +170,14 @@ def recheck(way: WayIn, name: str, user: str | None, as_json: bool) -> None:
 
 @idp.command()
 @click.argument("name")
+@click.option("--yes", is_flag=True, help="Do not ask.")
 @pass_way
-def remove(way: WayIn, name: str) -> None:
+def remove(way: WayIn, name: str, yes: bool) -> None:
     """Remove the provider NAME. Everybody who signed in with it is signed out, and live sessions end at once."""
     with way.open() as authority:
+        people = next((one.users for one in authority.providers() if one.name == name), 0)
+        if people and not yes and not output.confirm(f"{_people(people)} signed in with {name}. Sign them all out?"):
+            raise Conflict("nothing was changed", hint=f"{way.program} idp remove {name} --yes")
         authority.remove_provider(name)
     output.note(f"removed {name}; whoever signed in with it is signed out")
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import click
 
 from ca.errors import InvalidInput
+from cli import output
 
 LIMIT = 1024
 CLIENT_LIMIT = 4096
@@ -36,6 +37,8 @@ def client_secret(*, file: Path | None, descriptor: int | None, from_stdin: bool
     if (file is not None) + (descriptor is not None) + from_stdin > 1:
         raise click.UsageError("--secret-file, --secret-fd and --secret-stdin exclude each other")
     if file is not None:
+        if file.stat().st_mode & 0o077 and file.is_file():
+            output.warning(f"others can read {file}: chmod 600 {output.word(file)}")
         found = file.read_text(encoding="utf-8", errors="replace")
     elif descriptor is not None:
         found = _from_descriptor(descriptor)

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
+from ca.errors import Conflict
 from cli.client import Authority
 from cli.idp import idp
 from cli.way_in import WayIn
@@ -44,6 +45,7 @@ def listed(product: Product) -> dict[str, Any]:
 
 def test_a_provider_comes_is_shown_and_goes(product: Product, written: Path, tmp_path: Path) -> None:
     key = tmp_path / "secret"
+    key.touch(mode=0o600)
     key.write_text(f"{SECRET}\n")
     applied = product.bartizan("idp", "apply", written, "--secret-file", key)
     assert applied.stdout == f"https://{product.web}/sign-in/callback/corp\n"
@@ -67,7 +69,8 @@ def test_a_provider_comes_is_shown_and_goes(product: Product, written: Path, tmp
         1,
         "bartizan: error: there is no identity provider 'corp'",
     )
-    assert product.bartizan("idp", "remove", "corp", check=False).returncode == 1
+    again = product.bartizan("idp", "remove", "corp", check=False)
+    assert (again.returncode, again.stderr.splitlines()[1]) == (1, f"hint: bartizan --data {product.data} idp list")
 
 
 def test_the_secret_comes_over_standard_input(product: Product, written: Path) -> None:
@@ -181,6 +184,42 @@ def test_a_trial_that_works_says_what_to_do_next(stand: Stand) -> None:
     answer = {"ok": True, "steps": steps(("discovery", True, "found")), "person": None}
     stand.answers["POST /v1/idp/corp/trial"] = (200, answer)
     assert "idp test corp --sign-in" in typed(stand, "test", "corp").stderr
+
+
+PEOPLE = {
+    "name": "corp",
+    "title": "Example Corp",
+    "kind": "oidc",
+    "issuer": "https://id.example.com",
+    "client": "bartizan",
+    "callback_url": "https://127.0.0.1/sign-in/callback/corp",
+    "has_secret": True,
+    "users": 2,
+    "unreachable_since": None,
+    "revision": 1,
+    "applied": "2026-01-01T00:00:00Z",
+    "applied_by": "local",
+    "text": "",
+}
+
+
+def test_nobody_is_signed_out_by_a_removal_that_nobody_confirmed(stand: Stand) -> None:
+    stand.answers["GET /v1/idp"] = (200, [PEOPLE])
+    stand.answers["DELETE /v1/idp/corp"] = (204, None)
+    refused = typed(stand, "remove", "corp")
+    assert isinstance(refused.exception, Conflict)
+    assert refused.exception.hint == "bartizan idp remove corp --yes"
+    assert stand.heard("DELETE /v1/idp/corp") == []
+    assert typed(stand, "remove", "corp", "--yes").exit_code == 0
+    assert len(stand.heard("DELETE /v1/idp/corp")) == 1
+
+
+def test_a_secret_that_others_can_read_is_told(stand: Stand, written: Path, tmp_path: Path) -> None:
+    key = tmp_path / "loose"
+    key.write_text(SECRET)
+    key.chmod(0o644)
+    result = typed(stand, "apply", str(written), "--secret-file", str(key))
+    assert f"warning: others can read {key}: chmod 600 {key}" in result.stderr
 
 
 def test_a_token_is_there_or_refused(stand: Stand) -> None:
