@@ -10,6 +10,8 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import re
+import shlex
 import socket
 import ssl
 from collections.abc import Iterator, Mapping
@@ -323,7 +325,7 @@ class Authority(AbstractContextManager["Authority"]):
         with self._told_apart(), self._http.stream("GET", path, params={"purpose": purpose}) as answer:
             if answer.status_code != 200:
                 answer.read()
-                raise refusal(answer)
+                raise self._refusal(answer)
             yield answer
 
     # --- how it travels ----------------------------------------------------------------------------------------
@@ -350,8 +352,16 @@ class Authority(AbstractContextManager["Authority"]):
     ) -> httpx.Response:
         answer = self._request(method, path, body, narrow=narrow)
         if not answer.is_success:
-            raise refusal(answer)
+            raise self._refusal(answer)
         return answer
+
+    def _refusal(self, answer: httpx.Response) -> BartizanError:
+        """The error that the authority meant, with the commands in its hint as they are typed here."""
+        refused = refusal(answer)
+        if refused.hint and not self.place.startswith("https://"):
+            typed = f"bartizan --data {shlex.quote(self.place)} "
+            refused.hint = re.sub(r"\bbartizan (?=[a-z])", lambda _: typed, refused.hint)
+        return refused
 
     def _request(
         self, method: str, path: str, body: wire.Shape | None = None, *, narrow: Mapping[str, str] | None = None
@@ -428,7 +438,10 @@ def _unproven_root(authority: str) -> str:
 def _checked_pin(pin: str) -> str:
     kind, _, digits = pin.strip().lower().partition(":")
     if kind != "sha256" or len(digits) != 64 or not set(digits) <= set("0123456789abcdef"):
-        raise InvalidInput("this is not a pin: it is written sha256: and 64 hexadecimal digits", hint="bartizan pin")
+        raise InvalidInput(
+            "this is not a pin: it is written sha256: and 64 hexadecimal digits",
+            hint="`bartizan pin`, typed on the authority's own machine, prints it",
+        )
     return f"{kind}:{digits}"
 
 

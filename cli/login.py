@@ -268,7 +268,7 @@ def _told(place: Home, profile: Profile, answer: wire.LoginAnswer, *, as_json: b
     if answer.recovery_codes:
         second_factor.show_recovery_codes([output.plain(code) for code in answer.recovery_codes])
     if not profile.nodes:
-        output.note("no node may be reached yet: your roles grant none")
+        output.note("you may reach no node yet: there is none that your roles reach")
         return
     names = [node.name for node in profile.nodes]
     more = f" and {len(names) - 5} more" if len(names) > 5 else ""

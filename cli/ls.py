@@ -20,7 +20,7 @@ def ls(as_json: bool) -> None:
     output.table(
         ("node", "logins", "actions", "labels"),
         ([node.name, node.logins, node.actions, node.labels] for node in profile.nodes),
-        empty="no node may be reached: your roles grant none",
+        empty="you may reach no node: there is none that your roles reach",
     )
 
 

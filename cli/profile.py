@@ -95,7 +95,7 @@ class Home:
             stored = json.loads((self.folder / "profile.json").read_bytes())
         except FileNotFoundError:
             others = [f"bart --cluster {other.folder.name} …" for other in _beside(self.top) if self.is_first]
-            hint = ", or ".join(["bart login --authority URL --pin PIN --user NAME", *others])
+            hint = ", or ".join(["bart login --authority https://HOST:PORT --pin sha256:…", *others])
             raise NotSignedIn("nobody is signed in here", hint=hint) from None
         except PermissionError:
             raise _not_ours(self.folder) from None

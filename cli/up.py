@@ -379,6 +379,7 @@ def _told(plan: Plan) -> None:
     """What runs, and what to type next."""
     with Authority.over_socket(plan.data) as authority:
         pin, cluster, people = pin_of(authority.tls_root()), authority.cluster(), authority.users()
+        by_browser = bool(authority.providers())
     door = f"{cluster.ssh_host}:{cluster.ssh_port}"
     many = "1 worker" if plan.workers == 1 else f"{plan.workers} workers"
     output.note(f"authority {cluster.web_url}   bastion {door} ({many})   data {plan.data}")
@@ -390,7 +391,8 @@ def _told(plan: Plan) -> None:
         output.hint(f"{us} roles apply roles.yaml")
         output.hint(f"{us} users add alice --role developer")
         output.hint(f"{us} nodes add web1 --address HOST:22 --label env=dev")
-    output.hint(f"bart login --authority {cluster.web_url} --pin {pin} --user {people[0].name if people else 'alice'}")
+    whom = "" if by_browser else f" --user {people[0].name if people else 'alice'}"
+    output.hint(f"bart login --authority {cluster.web_url} --pin {pin}{whom}")
 
 
 @contextmanager

@@ -9,6 +9,7 @@ from pathlib import Path
 import click
 
 from ca.errors import InvalidInput
+from cli import output
 from cli.client import Authority, checked_url, signed_in
 from cli.profile import home, home_at
 
@@ -44,7 +45,7 @@ class WayIn:
         if self.authority is not None and place.profile().authority != checked_url(self.authority):
             raise InvalidInput(
                 f"you are signed in at {place.profile().authority}, not at {self.authority}",
-                hint=f"bart login --authority {self.authority} --pin PIN --user NAME",
+                hint=f"bart login --authority {output.word(self.authority)}",
             )
         return signed_in(place)
 
