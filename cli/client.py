@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import ipaddress
 import os
 import re
 import shlex
@@ -116,7 +117,10 @@ class Authority(AbstractContextManager["Authority"]):
         """
         context = ssl.create_default_context(cadata=root)
         context.minimum_version = ssl.TLSVersion.TLSv1_2
-        return cls(_http(checked_url(authority), token, verify=context), authority, pin=pin)
+        http = _http(checked_url(authority), token, verify=context)
+        if root is not None and not _is_ip(urlsplit(authority).hostname or ""):
+            http.event_hooks = {"request": [_asking_for_our_own]}
+        return cls(http, authority, pin=pin)
 
     @classmethod
     def over_socket(cls, data: Path) -> Self:
@@ -421,6 +425,26 @@ def _http(
     return httpx.Client(
         base_url=url, headers=headers, timeout=TIMEOUT, verify=verify, transport=transport, trust_env=False
     )
+
+
+OWN_NAME = "localhost"
+"""A name that every certificate under the authority's root carries, and the operator's own never does."""
+
+
+def _asking_for_our_own(request: httpx.Request) -> None:
+    """Ask in TLS for the certificate under the pinned root: for its public name an authority may show the operator's.
+
+    The root signs for this one authority alone, so any name of it proves as much as another.
+    """
+    request.extensions["sni_hostname"] = OWN_NAME
+
+
+def _is_ip(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True
 
 
 def _unproven_root(authority: str) -> str:

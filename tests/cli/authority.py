@@ -23,6 +23,8 @@ from cryptography.x509.oid import NameOID
 
 from cli.client import pin_of
 
+HERE = [x509.IPAddress(ip_address("127.0.0.1")), x509.DNSName("localhost")]
+
 
 @dataclass
 class Stand:
@@ -30,6 +32,7 @@ class Stand:
 
     url: str
     root: str
+    context: ssl.SSLContext
     answers: dict[str, tuple[int, Any] | Callable[[Any], tuple[int, Any]]] = field(default_factory=dict)
     diary: list[tuple[str, Any]] = field(default_factory=list)
     ahead: timedelta = timedelta(0)
@@ -51,7 +54,7 @@ def standing(folder: Path) -> Iterator[Stand]:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(chain)
     server.socket = context.wrap_socket(server.socket, server_side=True)
-    stand = Stand(f"https://127.0.0.1:{server.server_address[1]}", root)
+    stand = Stand(f"https://127.0.0.1:{server.server_address[1]}", root, context)
     server.stand = stand  # type: ignore[attr-defined]
     thread = threading.Thread(target=server.serve_forever, args=(0.02,))
     thread.start()
@@ -94,7 +97,7 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 def _certificates(folder: Path) -> tuple[str, Path]:
-    """A root and a certificate of it for 127.0.0.1; the second with its key in one file."""
+    """A root and a certificate of it for 127.0.0.1 and localhost; the second with its key in one file."""
     root_key, key = ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1())
     root_name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "root")])
     now = datetime.now(UTC)
@@ -113,7 +116,7 @@ def _certificates(folder: Path) -> tuple[str, Path]:
     )
     leaf = (
         build(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "authority")]), key.public_key())
-        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))]), critical=False)
+        .add_extension(x509.SubjectAlternativeName(HERE), critical=False)
         .add_extension(x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(ski), critical=False)
         .sign(root_key, hashes.SHA256())
     )
