@@ -211,7 +211,7 @@ def test_a_provider_that_is_down_takes_nobody_out_and_lets_nobody_in(company: Co
         assert page.status_code == 503
         assert "Away" in page.text
     finally:
-        company.product.bartizan("idp", "remove", "away")
+        company.product.bartizan("idp", "remove", "away", "--yes")
     assert emil.ssh("web1", "true").returncode == 255, "a provider that is removed takes its people along"
 
 
@@ -262,7 +262,7 @@ def test_a_team_at_github_gives_a_role_and_takes_it_away(company: Company, tmp_p
         assert "none of your roles reaches web1" in live.said
         hub.tokens.clear()
         assert "no: signed out" in company.product.bartizan("idp", "recheck", "hub").stdout
-        company.product.bartizan("idp", "remove", "hub")
+        company.product.bartizan("idp", "remove", "hub", "--yes")
 
 
 def test_an_administrator_sees_what_a_sign_in_would_give(company: Company) -> None:
