@@ -34,6 +34,15 @@ class Authority(Protocol):
     async def head(self, session: str) -> wire.RecordingHead | None: ...
 
 
+OWN_NAME = "localhost"
+"""A name that every certificate under the authority's root carries; under its public one it may show the operator's."""
+
+
+async def _asking_for_its_own(request: httpx.Request) -> None:
+    """Ask in TLS for the certificate under the pinned root, which signs for this one authority alone."""
+    request.extensions["sni_hostname"] = OWN_NAME
+
+
 class HttpAuthority:
     """The authority over HTTPS."""
 
@@ -42,7 +51,13 @@ class HttpAuthority:
         context = ssl.create_default_context(cafile=str(root))
         context.minimum_version = ssl.TLSVersion.TLSv1_3
         context.load_cert_chain(certificate, key)
-        self._http = httpx.AsyncClient(base_url=url, verify=context, timeout=TIMEOUT, trust_env=False)
+        self._http = httpx.AsyncClient(
+            base_url=url,
+            verify=context,
+            timeout=TIMEOUT,
+            trust_env=False,
+            event_hooks={"request": [_asking_for_its_own]},
+        )
 
     async def close(self) -> None:
         await self._http.aclose()

@@ -19,6 +19,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.x509.oid import NameOID
 
+from bastion.authority import OWN_NAME
 from bastion.state import complaint, write_private
 from ca import wire
 from ca.errors import AccessDenied, BartizanError, Conflict, Unavailable
@@ -89,14 +90,13 @@ def _pinned_root(authority: str, pin: str) -> str:
 def _send(authority: str, root: str, body: wire.BastionEnrolment) -> wire.BastionIdentity:
     context = ssl.create_default_context(cadata=root)
     try:
-        answer = httpx.post(
-            f"{authority}/v1/bastions/enrolment",
-            content=body.model_dump_json(),
-            headers={"content-type": "application/json"},
-            verify=context,
-            trust_env=False,
-            timeout=20,
-        )
+        with httpx.Client(verify=context, trust_env=False, timeout=20) as http:
+            answer = http.post(
+                f"{authority}/v1/bastions/enrolment",
+                content=body.model_dump_json(),
+                headers={"content-type": "application/json"},
+                extensions={"sni_hostname": OWN_NAME},
+            )
     except httpx.HTTPError as error:
         raise Unavailable(f"the authority cannot be reached at {authority}: {error}") from None
     if answer.is_success:

@@ -148,6 +148,16 @@ class UserChanged(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class UserHandedOver(Event):
+    """A local account became one that an identity provider vouches for. ``before`` are the roles it held."""
+
+    code: ClassVar[str] = "user.handed_over"
+    user: Word
+    provider: Word
+    before: tuple[Word, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class UserDisabled(Event):
     """An account was closed: no sign-in, no session."""
 

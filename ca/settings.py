@@ -99,9 +99,9 @@ class Settings:
             raise InvalidInput("disk_warning_percent: expected 1 to 100")
         if (self.web_certificate is None) != (self.web_key is None):
             raise InvalidInput("web_certificate and web_key: expected both, or neither")
-        if self.web_certificate is not None and self.web_address.is_ip:
+        if self.web_certificate is not None and (self.web_address.is_ip or self.web_address.host == "localhost"):
             raise InvalidInput(
-                "web_certificate: it is shown under a host name, and the public address is a number",
+                "web_certificate: it is shown under a public host name, and the public address has none",
                 hint="give --public-web NAME[:PORT]",
             )
 

@@ -260,9 +260,11 @@ def _newcomer(db: Db, name: str, proven: Proven, person: Person) -> StoredIdenti
     """Somebody who was never here: a new person, unless the name is somebody's."""
     before = users.find(db, person.user)
     if not name_is_free(db, name, person.user):
+        local = before is not None and before.provider is None
+        way = f"hand-over {person.user} --provider {name}" if local else f"unlink {person.user}"
         raise Refused(
             f"the name {person.user} belongs to another account here",
-            hint=f"an administrator can free it: bartizan users unlink {person.user}",
+            hint=f"if that is you, an administrator types: bartizan users {way}",
             code="principal_conflict",
         )
     if before is None:

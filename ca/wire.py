@@ -231,6 +231,12 @@ class UserChange(Shape):
     roles: list[Name] | None = None
 
 
+class HandingOver(Shape):
+    """The identity provider that shall vouch for somebody who had a local account."""
+
+    provider: Name
+
+
 class NewPassword(Shape):
     """No password: an invitation link is made instead."""
 

@@ -213,6 +213,9 @@ class Authority(AbstractContextManager["Authority"]):
     def recheck(self, provider: str, whom: wire.Recheck) -> wire.Rechecked:
         return self._call("POST", f"/v1/idp/{quote(provider, safe='')}/recheck", wire.Rechecked, whom)
 
+    def hand_over_user(self, name: str, to: wire.HandingOver) -> None:
+        self._send("POST", f"/v1/users/{quote(name, safe='')}/handing-over", to)
+
     def unlink_user(self, name: str) -> None:
         self._send("POST", f"/v1/users/{quote(name, safe='')}/unlinking")
 

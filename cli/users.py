@@ -111,6 +111,23 @@ def reset_factor(way: WayIn, name: str) -> None:
     output.note(f"{name} has no second factor any more, and signs in anew")
 
 
+@users.command("hand-over")
+@click.argument("name")
+@click.option("--provider", required=True, help="The identity provider that vouches for NAME from now on.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@pass_way
+def hand_over(way: WayIn, name: str, provider: str, yes: bool) -> None:
+    """Let an identity provider vouch for NAME, who has a local account: for a team that moves to single sign-on.
+
+    NAME's password and second factor are taken away, and what NAME was given ends.
+    """
+    if not yes and not output.confirm(f"Whoever {provider} next calls {name} becomes {name} here. Hand it over?"):
+        raise Conflict("nothing was changed", hint=f"{way.program} users hand-over {name} --provider {provider} --yes")
+    with way.open() as authority:
+        authority.hand_over_user(name, wire.HandingOver(provider=provider))
+    output.note(f"{name} signs in with {provider} from now on")
+
+
 @users.command()
 @click.argument("name")
 @click.option("--yes", is_flag=True, help="Do not ask.")

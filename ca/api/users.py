@@ -18,7 +18,7 @@ from ca.sign_out import end_everything
 from ca.store import Db, device_logins, factors, identities, logins, tokens, users
 from ca.store import audit as log
 from ca.store.users import Account
-from ca.wire import AddedUser, NewPassword, NewUser, User, UserChange
+from ca.wire import AddedUser, HandingOver, NewPassword, NewUser, User, UserChange
 
 INVITATION_LIFE = timedelta(hours=24)
 router = APIRouter(prefix="/v1/users", tags=["users"])
@@ -130,6 +130,29 @@ async def unlink(name: str, authority: Here, caller: Administrator) -> None:
         event = audit.IdentityRemoved(
             user=name, provider=identity.provider, issuer=identity.issuer, subject=identity.subject
         )
+        log.append(db, event, actor=caller.actor)
+
+    await authority.change(work)
+
+
+@router.post("/{name}/handing-over", status_code=204)
+async def hand_over(name: str, to: HandingOver, authority: Here, caller: Administrator) -> None:
+    """Let an identity provider vouch for somebody who had a local account: whoever it next calls by the name is them.
+
+    Password and second factor are gone, and what was issued ends.
+    """
+    await authority.providers.find(to.provider)
+
+    def work(db: Db) -> None:
+        account = find(db, name)
+        if account.provider is not None:
+            raise Conflict(f"{name} signs in with {account.provider} already", hint=f"bartizan users unlink {name}")
+        end_everything(db, name, reason=f"the account was handed over to {to.provider}", actor=caller.actor)
+        users.set_password(db, name, None)
+        factors.remove(db, name)
+        users.vouch(db, name, provider=to.provider, roles=(), traits={})
+        users.refuse(db, name, f"nobody has signed in with {to.provider} by this name yet")
+        event = audit.UserHandedOver(user=name, provider=to.provider, before=account.roles)
         log.append(db, event, actor=caller.actor)
 
     await authority.change(work)

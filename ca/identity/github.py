@@ -122,7 +122,7 @@ class GitHub:
         }
         answer = await self._way.get(url, headers=headers)
         if answer.status == 401 or (answer.status == 403 and b"suspended" in answer.body):
-            raise Refused("GitHub no longer vouches for this person", code="identity_refused")
+            raise Refused("it does not take the token of the sign-in any more", code="identity_refused")
         if answer.status != 200:
             hint = "do the scopes hold user:email and read:org?" if answer.status in (403, 404) else None
             raise Unreachable(f"{answer.host} answered with status {answer.status}", hint=hint)

@@ -162,9 +162,7 @@ class Oidc:
             tokens = await oauth.tokens(self._way, metadata.token_endpoint, self._client(metadata), form)
         except oauth.SaidNo as error:
             self._newer.pop(renewal, None)
-            raise Refused(
-                f"the provider no longer vouches for this person: {error.said}", code="identity_refused"
-            ) from error
+            raise Refused(f"it does not renew the sign-in: {error.said}", code="identity_refused") from error
         if tokens.refresh is not None:
             self._newer[renewal] = tokens.refresh  # the old one may be dead, and the caller may stop waiting for us
         newer = self._newer.get(renewal)

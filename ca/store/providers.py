@@ -5,12 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import Row, delete, func, insert, select, update
+from sqlalchemy import Row, delete, insert, select, update
 
-from ca.store import Db
+from ca.store import Db, bastions
 from ca.tables import IdentityRow, ProviderRow, table
 
 providers = table(ProviderRow)
+REVISION = "provider_revision"
+"""The mark that holds the last revision."""
 identities = table(IdentityRow)
 
 
@@ -41,9 +43,14 @@ def revisions(db: Db) -> dict[str, int]:
 
 
 def apply(db: Db, name: str, text: str, *, secret: str | None, by: str) -> StoredProvider:
-    """Put *text* in force. *secret* None keeps the one that is there. Revisions go on over a removal."""
+    """Put *text* in force. *secret* None keeps the one that is there.
+
+    Revisions are counted over all providers, and go on over a removal: whoever keeps something by name and revision
+    never takes a provider that came later for one that is gone.
+    """
     before = find(db, name)
-    revision = 1 + int(db.rows(select(func.coalesce(func.max(providers.c.revision), 0)))[0][0])
+    revision = 1 + int(bastions.mark(db, REVISION) or 0)
+    bastions.set_mark(db, REVISION, str(revision))
     made = StoredProvider(name, revision, text, secret or (before.secret if before else None), by, db.now)
     values = {
         "revision": made.revision,

@@ -180,6 +180,7 @@ def problem(authority: Authority, error: BartizanError, *, links: Sequence[Link]
 
 def sentence(text: str) -> str:
     """The words of an error, which are written for a terminal, as they stand on a page."""
+    text = text.replace("`", "")
     return text[:1].upper() + text[1:] + ("" if text.endswith((".", "?", "!", "…")) else ".")
 
 

@@ -17,6 +17,7 @@ from ca.identity import registry
 from ca.identity.provider import Attempt, Probe, Proven, Refused
 from ca.provider_file import parse
 from ca.store import identities
+from ca.store import providers as stored
 from ca.store.providers import providers as rows
 from tests.ca.house import House, house
 
@@ -344,3 +345,14 @@ async def test_what_was_given_to_another_client_is_not_asked_with(home: House, s
     (note,) = (await apply(home, changed))["notes"]
     assert note.startswith("the client is another one, so nobody who is signed in can be asked about")
     assert await renewal() is None
+
+
+async def test_a_provider_that_comes_after_one_of_the_same_name_is_another(home: House) -> None:
+    """Nothing that was kept of the first, its address least of all, serves the second."""
+    for issuer in ("https://one.example.com", "https://two.example.com"):
+        text = FILE.replace("https://id.example.com", issuer)
+        assert issuer in text
+        (await home.operator.put("/v1/idp", json={"text": text, "secret": "s"})).raise_for_status()
+        assert (await home.authority.providers.find("corp")).file.issuer == issuer
+        assert [one.issuer for one in await home.authority.providers.all()] == [issuer]
+        await home.authority.store.write(lambda db: stored.remove(db, "corp"))

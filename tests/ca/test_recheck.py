@@ -557,7 +557,6 @@ async def test_one_bad_row_keeps_nobody_else_unasked(home: House, corp: Diary, m
     corp.asked.clear()
     assert (await home.authority.recheck.now("corp"))["zoe"] is Outcome.SAME
     await home.authority.recheck.look()
-    assert len(await home.events("provider.unreachable")) == 0, "one was told already"
 
 
 async def test_a_fault_in_one_answer_ends_nothing(home: House, corp: Diary, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -652,3 +651,20 @@ async def test_a_clock_that_was_days_ahead_leaves_nobody_unasked(home: House, co
     home.clock.turn(days=-2)
     corp.says = Refused("no", code="identity_refused")
     assert await home.authority.recheck.fresh("alice") is Outcome.REFUSED
+
+
+async def test_a_local_account_can_be_handed_over_to_a_provider(home: House, corp: Diary) -> None:
+    await home.user("alice", "developer")
+    with pytest.raises(Refused) as caught:
+        await with_provider(home.authority, "corp", proven(), source=SOURCE)
+    assert "users hand-over alice --provider corp" in str(caught.value.hint)
+    token = (await home.login("alice")).json()["token"]
+    answer = await home.operator.post("/v1/users/alice/handing-over", json={"provider": "corp"})
+    assert answer.status_code == 204
+    assert (await home.client(token).get("/v1/me")).status_code == 401
+    assert (await home.login("alice")).status_code == 401, "the password is gone"
+    signed_in = await with_provider(home.authority, "corp", proven(), source=SOURCE)
+    assert (signed_in.account.name, signed_in.account.roles) == ("alice", ("developer",))
+    again = await home.operator.post("/v1/users/alice/handing-over", json={"provider": "corp"})
+    assert again.status_code == 409
+    assert (await home.operator.post("/v1/users/x/handing-over", json={"provider": "other"})).status_code == 404

@@ -116,6 +116,6 @@ async def test_half_of_the_settings_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InvalidInput, match="both, or neither"):
         async with house(tmp_path, web_certificate=tmp_path / "x"):
             pass
-    with pytest.raises(InvalidInput, match="a host name"):
+    with pytest.raises(InvalidInput, match="a public host name"):
         async with house(tmp_path, web_certificate=tmp_path / "x", web_key=tmp_path / "y"):
             pass

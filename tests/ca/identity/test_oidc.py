@@ -562,7 +562,7 @@ async def test_a_person_whom_the_provider_dropped_is_refused(provider: Provider)
     async with oidc(provider) as door:
         proven = await signed_in(door, provider)
         provider.refresh_tokens.clear()
-        with pytest.raises(Refused, match="no longer vouches") as caught:
+        with pytest.raises(Refused, match="does not renew") as caught:
             await door.ask_again(str(proven.renewal), subject=proven.subject, now=now())
     assert caught.value.code == "identity_refused"
 
