@@ -34,13 +34,9 @@ class Authority(Protocol):
     async def head(self, session: str) -> wire.RecordingHead | None: ...
 
 
-OWN_NAME = "localhost"
-"""A name that every certificate under the authority's root carries; under its public one it may show the operator's."""
-
-
 async def _asking_for_its_own(request: httpx.Request) -> None:
     """Ask in TLS for the certificate under the pinned root, which signs for this one authority alone."""
-    request.extensions["sni_hostname"] = OWN_NAME
+    request.extensions["sni_hostname"] = wire.OWN_NAME
 
 
 class HttpAuthority:

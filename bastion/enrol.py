@@ -19,7 +19,6 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.x509.oid import NameOID
 
-from bastion.authority import OWN_NAME
 from bastion.state import complaint, write_private
 from ca import wire
 from ca.errors import AccessDenied, BartizanError, Conflict, Unavailable
@@ -95,7 +94,7 @@ def _send(authority: str, root: str, body: wire.BastionEnrolment) -> wire.Bastio
                 f"{authority}/v1/bastions/enrolment",
                 content=body.model_dump_json(),
                 headers={"content-type": "application/json"},
-                extensions={"sni_hostname": OWN_NAME},
+                extensions={"sni_hostname": wire.OWN_NAME},
             )
     except httpx.HTTPError as error:
         raise Unavailable(f"the authority cannot be reached at {authority}: {error}") from None

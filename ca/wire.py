@@ -30,6 +30,10 @@ Blob = Annotated[RawBytes, Field(max_length=65_536)]
 Reason = Annotated[str, Field(min_length=1, max_length=500)]
 
 
+OWN_NAME = "localhost"
+"""The TLS server name that every certificate under the authority's root carries, and the operator's own never does."""
+
+
 class Shape(BaseModel):
     """Base of all shapes: frozen, and an unknown field is an error that names it."""
 

@@ -430,16 +430,12 @@ def _http(
     )
 
 
-OWN_NAME = "localhost"
-"""A name that every certificate under the authority's root carries, and the operator's own never does."""
-
-
 def _asking_for_our_own(request: httpx.Request) -> None:
     """Ask in TLS for the certificate under the pinned root: for its public name an authority may show the operator's.
 
     The root signs for this one authority alone, so any name of it proves as much as another.
     """
-    request.extensions["sni_hostname"] = OWN_NAME
+    request.extensions["sni_hostname"] = wire.OWN_NAME
 
 
 def _is_ip(host: str) -> bool:
